@@ -1,0 +1,38 @@
+# make run        install into .venv and open the page     (make run ARGS="--no-browser --port 7991")
+# make test       install and run the tests                (under ten minutes on two cores)
+# make test-all   the slow browser and load tests as well
+# make lint       ruff and the type checker
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-all lint clean
+
+run: .venv/runtime
+	$(BIN)/python app.py $(ARGS)
+
+test: .venv/dev
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: .venv/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/runtime: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: requirements-dev.txt requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ .venv/runtime
+
+clean:
+	rm -rf .venv
