@@ -1,0 +1,74 @@
+"""A recipe worked out: rows, and per row everything its steps will read.
+
+Runs, sweeps and the predicted cost all read the same Plan. A row is one picture (or one cloud of particles);
+rows of a sweep differ in one parameter and share their noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from playground.errors import RecipeError
+from playground.fields import Count
+from playground.guidance import Guidance
+from playground.schedules import Schedule
+from playground.solvers import SOLVERS, Solver
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample to draw.
+
+    Attributes:
+        seed: of its start noise and of the noise inside its steps.
+        times: N + 1 falling times; sampling starts from sigma(times[0]) eps.
+        solver, variable: keys of `SOLVERS` and `VARIABLES` (None: the solver's first).
+        guidance: the rule with its parameters.
+        cond, uncond: what the field is told in the two branches, as `Field.encode` understands it.
+    """
+
+    seed: int
+    times: tuple[float, ...]
+    solver: str
+    guidance: Guidance
+    cond: Hashable = None
+    uncond: Hashable = None
+    variable: str | None = None
+
+    def make_solver(self, schedule: Schedule) -> Solver:
+        return SOLVERS[self.solver](schedule, self.variable)
+
+    def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
+        """Per step, the times at which the field will be asked."""
+        solver = self.make_solver(schedule)
+        return tuple(solver.times(t, s) for t, s in zip(self.times, self.times[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows to be sampled together."""
+
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            need = SOLVERS[row.solver].minimum_steps
+            if len(row.times) - 1 < need:
+                raise RecipeError(f"{SOLVERS[row.solver].title} needs at least {need} steps.")
+
+    def lanes(self, schedule: Schedule) -> list[list[int]]:
+        """Row indices grouped so that the rows of a lane ask in step and share one rule and solver."""
+        lanes: dict[Hashable, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            asks = tuple(len(q) for q in row.queries(schedule))
+            lanes.setdefault((row.solver, row.variable, asks, type(row.guidance)), []).append(i)
+        return list(lanes.values())
+
+    def cost(self, schedule: Schedule) -> Count:
+        """What running it will take: batched evaluations, and sample-forwards over all rows and branches."""
+        queries = [[t for step in row.queries(schedule) for t in step] for row in self.rows]
+        forwards = sum(
+            len(row.guidance.branches(t)) for row, q in zip(self.rows, queries, strict=True) for t in q
+        )
+        return Count(max(len(q) for q in queries), forwards)
