@@ -1,0 +1,104 @@
+"""How the page looks: one palette, Gradio's theme and the page's style sheet. Nothing comes from the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+from gradio.themes.utils import colors, sizes
+
+# One colour, one meaning, on every tab. The hues are those of Okabe and Ito (2008), which colour-blind readers
+# can tell apart, a little darker where needed: each has a contrast of 3 to 1 or better on the light and on the
+# dark page, because a plotly figure is coloured in Python, which does not know which of the two it is shown on.
+PALETTE: dict[str, str] = {
+    "noise": "#7f858e",
+    "data": "#009e73",
+    "uncond": "#3f9fd8",
+    "cond": "#0072b2",
+    "guided": "#d55e00",
+    "exact": "#c07f00",
+    "learned": "#c46a9c",
+}
+
+# The style sheet does know, and is brighter on the dark page.
+PALETTE_DARK: dict[str, str] = {
+    "noise": "#a7adb6",
+    "data": "#1fbd90",
+    "uncond": "#7cc6f2",
+    "cond": "#3b97d8",
+    "guided": "#f07c26",
+    "exact": "#e69f00",
+    "learned": "#d98bb6",
+}
+
+SOLVER_COLOURS: dict[str, str] = {
+    "ddim": PALETTE["cond"],
+    "euler": PALETTE["exact"],
+    "heun": PALETTE["data"],
+    "dpmpp_2m": PALETTE["guided"],
+}
+"""By the solver's name in a recipe."""
+
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's variables in light and dark. Indigo is the page's own colour: no quantity has it."""
+    return gr.themes.Base(
+        primary_hue=colors.indigo,
+        secondary_hue=colors.indigo,
+        neutral_hue=colors.slate,
+        text_size=sizes.text_md,
+        radius_size=sizes.radius_lg,
+        spacing_size=sizes.spacing_md,
+        font=SANS,
+        font_mono=MONO,
+    ).set(
+        color_accent="*primary_600",
+        color_accent_soft_dark="*primary_900",
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        body_text_color="*neutral_900",
+        body_text_color_dark="*neutral_100",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_width="0px",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_800",
+        block_title_text_weight="600",
+        block_padding="*spacing_md *spacing_lg",
+        input_background_fill="white",
+        input_background_fill_dark="*neutral_950",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_700",
+        input_border_color_focus="*primary_500",
+        input_border_color_focus_dark="*primary_400",
+        input_border_width="1px",
+        input_padding="*spacing_md",
+        input_placeholder_color="*neutral_500",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_secondary_background_fill="white",
+        button_secondary_background_fill_dark="*neutral_800",
+        button_secondary_background_fill_hover="*neutral_100",
+        button_secondary_border_color="*neutral_300",
+        button_secondary_border_color_dark="*neutral_700",
+        button_secondary_text_color="*neutral_800",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_400",
+        layout_gap="*spacing_lg",
+    )
+
+
+def css() -> str:
+    """The style sheet of the page, the palette in front as `--noise`, `--solver-heun` and so on."""
+    solvers = {f"solver-{name.replace('_', '-')}": colour for name, colour in SOLVER_COLOURS.items()}
+    sheet = Path(__file__).with_suffix(".css").read_text("utf-8")
+    return f"{_variables(':root', PALETTE | solvers)}\n{_variables('.dark', PALETTE_DARK)}\n{sheet}"
+
+
+def _variables(selector: str, values: dict[str, str]) -> str:
+    return f"{selector} {{ {' '.join(f'--{name}: {value};' for name, value in values.items())} }}"

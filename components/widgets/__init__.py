@@ -1,0 +1,10 @@
+"""Custom parts of the page that Gradio does not have. Each folder holds one, with its own HTML, CSS and JS."""
+
+from components.widgets.filmstrip import Filmstrip
+from components.widgets.noising import Noising
+from components.widgets.stage import Stage
+from components.widgets.sweep import Sweep
+from components.widgets.tokens import Tokens
+from components.widgets.words import Words
+
+__all__ = ["Filmstrip", "Noising", "Stage", "Sweep", "Tokens", "Words"]

@@ -1,0 +1,59 @@
+"""What the widgets share: a `gr.HTML` whose template, style and script are files beside the class.
+
+The template is static. Values reach the page only as `props.value`, and the scripts write them with
+`textContent`, so nothing that a visitor types is ever parsed as markup.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+SHARED = Path(__file__).parent
+
+
+class _WidgetMeta(type(gr.HTML)):  # type: ignore[misc]
+    """Gradio's metaclass writes a .pyi stub beside every component class on import; this one does not."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class Widget(gr.HTML, metaclass=_WidgetMeta):
+    """A folder with `widget.html`, `widget.css` and `widget.js`; each subclass states the shape of its value.
+
+    A script sees Gradio's `element`, `props`, `watch` and `trigger`, and everything in `shared.js`. An event
+    `trigger("pick", {...})` becomes the Python listener `widget.pick(...)`, which takes a `gr.EventData`.
+    What a widget has loaded and drawn is counted in `window.__dp[elem_id]` (its class name in lower case
+    when it has no `elem_id`), for the tests.
+    """
+
+    def __init__(self, value: dict[str, Any] | None = None, *, elem_id: str | None = None, **options: Any) -> None:
+        folder = Path(inspect.getfile(type(self))).parent
+        super().__init__(
+            value,
+            html_template=(folder / "widget.html").read_text("utf-8"),
+            css_template=_both(SHARED / "shared.css", folder / "widget.css"),
+            js_on_load=_both(SHARED / "shared.js", folder / "widget.js"),
+            apply_default_css=False,
+            elem_id=elem_id,
+            counted_as=elem_id or type(self).__name__.lower(),
+            **options,
+        )
+
+    def api_info(self) -> dict[str, Any]:
+        return {"type": "object", "description": inspect.getdoc(type(self)) or ""}
+
+    def example_payload(self) -> Any:
+        return {}
+
+    def example_value(self) -> Any:
+        return {}
+
+
+def _both(first: Path, second: Path) -> str:
+    return f"{first.read_text('utf-8')}\n{second.read_text('utf-8')}"
