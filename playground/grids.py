@@ -31,8 +31,10 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     Long steps where there is much noise, short ones where there is little. Needs a finite sigma/alpha at
     t_max; a path that starts at zero SNR is cut at sigma/alpha = 80, and at 0.002 below if it has no t_min.
     """
-    high = min(float(schedule.noise_ratio(schedule.t_max)), 80.0) if schedule.ends_in_pure_noise else float(
-        schedule.noise_ratio(schedule.t_max)
+    high = (
+        min(float(schedule.noise_ratio(schedule.t_max)), 80.0)
+        if schedule.ends_in_pure_noise
+        else float(schedule.noise_ratio(schedule.t_max))
     )
     low = max(float(schedule.noise_ratio(schedule.t_min)), 0.002)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)

@@ -68,7 +68,5 @@ class Plan:
     def cost(self, schedule: Schedule) -> Count:
         """What running it will take: batched evaluations, and sample-forwards over all rows and branches."""
         queries = [[t for step in row.queries(schedule) for t in step] for row in self.rows]
-        forwards = sum(
-            len(row.guidance.branches(t)) for row, q in zip(self.rows, queries, strict=True) for t in q
-        )
+        forwards = sum(len(row.guidance.branches(t)) for row, q in zip(self.rows, queries, strict=True) for t in q)
         return Count(max(len(q) for q in queries), forwards)

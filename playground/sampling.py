@@ -235,8 +235,7 @@ def sample(
     """
     device = torch.device(device)
     lanes = [
-        _Lane(index, [plan.rows[i] for i in index], field, device, dtype)
-        for index in plan.lanes(field.schedule)
+        _Lane(index, [plan.rows[i] for i in index], field, device, dtype) for index in plan.lanes(field.schedule)
     ]
     count = Count()
     while active := [lane for lane in lanes if not lane.done]:
@@ -255,7 +254,7 @@ def sample(
 def run(plan: Plan, field: Field, controls: Sequence[Control] = (), **where: Any) -> Finished:
     """Run a plan to its end and return the last event."""
     event: Event | None = None
-    for event in sample(plan, field, controls, **where):
+    for event in sample(plan, field, controls, **where):  # noqa: B007
         pass
     assert isinstance(event, Finished)
     return event

@@ -146,9 +146,7 @@ class VP(Schedule):
 
     name = "vp"
 
-    def __init__(
-        self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3, t_max: float = 1.0
-    ):
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3, t_max: float = 1.0):
         self.beta_min, self.beta_max, self.t_min, self.t_max = beta_min, beta_max, t_min, t_max
 
     def _log_alpha(self, t: Tensor | float) -> Tensor:

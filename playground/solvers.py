@@ -65,9 +65,7 @@ class Variable:
     def advance(self, x: Tensor, t: Tensor, s: Tensor, slope: Tensor) -> Tensor:
         """x at s after a straight line from (x, t): y_s = y_t + (tau_s - tau_t) slope."""
         scale_s = self.scale(s)
-        return (
-            rows(scale_s / self.scale(t), x) * x + rows(scale_s * (self.tau(s) - self.tau(t)), x) * slope
-        )
+        return rows(scale_s / self.scale(t), x) * x + rows(scale_s * (self.tau(s) - self.tau(t)), x) * slope
 
 
 class InTime(Variable):

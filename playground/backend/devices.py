@@ -1,0 +1,52 @@
+"""Where to compute, and in what precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from playground.errors import ModelError
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device and the precision of the networks on it. Sampling itself is always float32."""
+
+    where: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.where}/{str(self.dtype).removeprefix('torch.')}"
+
+    @property
+    def title(self) -> str:
+        """For the page: "cpu, float32" or the card's name."""
+        name = torch.cuda.get_device_name(self.where) if self.where.type == "cuda" else str(self.where)
+        return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def choose_device(device: str = "auto", dtype: str = "auto") -> Device:
+    """The best device there is: CUDA, then Apple's MPS, then the CPU.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto" (float16 on a GPU, float32 elsewhere), "float32", "float16", "bfloat16".
+
+    Raises:
+        ModelError: if the device is not there or the precision is not known.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError):
+        raise ModelError(f"The device {device!r} is not available here.") from None
+    if dtype == "auto":
+        dtype = "float32" if chosen.type == "cpu" else "float16"
+    if dtype not in _DTYPES:
+        raise ModelError(f"The precision {dtype!r} is not known: choose from {', '.join(_DTYPES)}.")
+    return Device(chosen, _DTYPES[dtype])

@@ -1,0 +1,255 @@
+"""Text to image: run a recipe on a model, and look at how the picture came about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from playground.fields import Count, Prediction, rows
+from playground.guidance import Branch
+from playground.images.models import TextToImageModel, to_images
+from playground.noise import start_noise
+from playground.recipes import TextToImage
+from playground.sampling import Answer, Control, Evaluated, Finished, Stepped, sample
+
+
+@dataclass
+class StepRecord:
+    """What one step saw at its first evaluation, for all R rows of the plan (on the CPU, float32).
+
+    A branch that guidance did not need is NaN in the rows it was not computed for.
+
+    Attributes:
+        t: [R] float64 times.
+        x: [R, C, H, W] the latents x_t.
+        cond, uncond, guided: [R, C, H, W] predictions of x0 with the prompt, without it, and combined.
+        eps_cond, eps_uncond: [R, C, H, W] the same two as noise.
+    """
+
+    t: Tensor
+    x: Tensor
+    cond: Tensor
+    uncond: Tensor
+    guided: Tensor
+    eps_cond: Tensor
+    eps_uncond: Tensor
+
+    def computed(self, branch: Branch) -> list[bool]:
+        """Per row, whether a branch was computed."""
+        value = self.cond if branch == "cond" else self.uncond
+        return (~torch.isnan(value).flatten(1).any(1)).tolist()
+
+
+@dataclass
+class GuidanceNorms:
+    """Sizes and angles of the two predictions over the steps of one row; NaN where a branch is missing.
+
+    Attributes:
+        t: times, one per step.
+        uncond, cond, difference: root mean square of eps_u, eps_c and D = eps_c - eps_u.
+        cosine: cosine between eps_c and eps_u.
+    """
+
+    t: list[float] = field(default_factory=list)
+    uncond: list[float] = field(default_factory=list)
+    cond: list[float] = field(default_factory=list)
+    difference: list[float] = field(default_factory=list)
+    cosine: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Progress:
+    """A step is done.
+
+    Attributes:
+        step, steps: how far.
+        count: evaluations and sample-forwards so far.
+        x0: [R, C, H, W] the guided prediction of the picture, for a preview.
+    """
+
+    step: int
+    steps: int
+    count: Count
+    x0: Tensor
+
+
+@dataclass
+class Generated:
+    """Finished pictures, and everything that led to them.
+
+    Attributes:
+        recipe: what was asked for.
+        latents: [R, C, H, W] where sampling ended (CPU, float32).
+        pictures: [R, 3, H, W] in [-1, 1] (CPU).
+        trace: one record per step.
+        count: evaluations and sample-forwards.
+        seconds: wall time of the computation, waiting for a turn excluded.
+    """
+
+    recipe: TextToImage
+    latents: Tensor
+    pictures: Tensor
+    trace: list[StepRecord]
+    count: Count
+    seconds: float
+
+    @property
+    def images(self) -> list[Image.Image]:
+        return to_images(self.pictures)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, for bounded caches."""
+        tensors = [self.latents, self.pictures]
+        tensors += [v for r in self.trace for v in vars(r).values()]
+        return sum(t.nbytes for t in tensors)
+
+    def norms(self, row: int = 0) -> GuidanceNorms:
+        """How the two predictions of a row compare, step by step."""
+        norms = GuidanceNorms()
+        for record in self.trace:
+            c, u = record.eps_cond[row].double(), record.eps_uncond[row].double()
+            norms.t.append(float(record.t[row]))
+            norms.uncond.append(float(u.square().mean().sqrt()))
+            norms.cond.append(float(c.square().mean().sqrt()))
+            norms.difference.append(float((c - u).square().mean().sqrt()))
+            norms.cosine.append(float((c * u).sum() / (c.norm() * u.norm())))
+        return norms
+
+
+def _record(answers: Sequence[Answer], size: int) -> StepRecord:
+    """The first evaluation of a step, its lanes merged."""
+
+    def gather(parts: list[tuple[list[int], Tensor]]) -> Tensor:
+        like = answers[0].guided.x
+        whole = torch.full((size, *like.shape[1:]), torch.nan)
+        for index, value in parts:
+            whole[index] = value.float().cpu()
+        return whole
+
+    def branch(name: Branch, kind: str) -> Tensor:
+        parts = []
+        for a in answers:
+            if name in a.branches:
+                index, p = a.branches[name]
+                parts.append(([a.rows[i] for i in index], getattr(p, kind)))
+        return gather(parts)
+
+    t = torch.full((size,), torch.nan, dtype=torch.float64)
+    for a in answers:
+        t[a.rows] = a.guided.t
+    return StepRecord(
+        t=t,
+        x=gather([(a.rows, a.guided.x) for a in answers]),
+        cond=branch("cond", "x0"),
+        uncond=branch("uncond", "x0"),
+        guided=gather([(a.rows, a.guided.x0) for a in answers]),
+        eps_cond=branch("cond", "eps"),
+        eps_uncond=branch("uncond", "eps"),
+    )
+
+
+def run(
+    recipe: TextToImage, model: TextToImageModel, controls: Sequence[Control] = ()
+) -> Iterator[Evaluated | Progress | Generated]:
+    """Run a recipe; between any two denoiser calls something is yielded.
+
+    Yields:
+        Evaluated after a denoiser call, Progress after a step, Generated at the end.
+    """
+    plan = recipe.plan(model.denoiser.schedule)
+    size = len(plan.rows)
+    trace: list[StepRecord] = []
+    count = Count()
+    spent, since = 0.0, time.perf_counter()
+    for event in sample(plan, model.denoiser, controls, device=model.device.where):
+        if isinstance(event, Evaluated):
+            first = [a for a in event.answers if a.stage == 0]
+            if first:
+                trace.append(_record(first, size))
+            count.evaluations += 1
+            count.sample_forwards += sum(len(i) for a in event.answers for i, _ in a.branches.values())
+        # The clock stands still while whoever runs this does something else.
+        spent += time.perf_counter() - since
+        if isinstance(event, Evaluated):
+            yield event
+        elif isinstance(event, Stepped):
+            yield Progress(event.step + 1, recipe.steps, count, trace[-1].guided)
+        since = time.perf_counter()
+    assert isinstance(event, Finished)
+    pictures = model.autoencoder.decode(event.x)
+    spent += time.perf_counter() - since
+    yield Generated(recipe, event.x.float().cpu(), pictures.cpu(), trace, event.count, spent)
+
+
+def generate(recipe: TextToImage, model: TextToImageModel, controls: Sequence[Control] = ()) -> Generated:
+    """Run a recipe to its end."""
+    for event in run(recipe, model, controls):  # noqa: B007
+        pass
+    assert isinstance(event, Generated)
+    return event
+
+
+def with_both_branches(result: Generated, model: TextToImageModel, step: int) -> Count:
+    """Fill in the branches that guidance skipped at a step, for someone who wants to look at them.
+
+    Costs evaluations that the run did not need; they are returned, not added to the run's count.
+    """
+    record, extra = result.trace[step], Count()
+    plan = result.recipe.plan(model.denoiser.schedule)
+    names: tuple[Branch, Branch] = ("cond", "uncond")
+    for name in names:
+        missing = [i for i, done in enumerate(record.computed(name)) if not done]
+        if not missing:
+            continue
+        told = [getattr(plan.rows[i], name) for i in missing]
+        x = record.x[missing].to(model.device.where)
+        with torch.no_grad():
+            p: Prediction = model.denoiser.predict(x, record.t[missing], model.denoiser.encode(told))
+        getattr(record, name)[missing] = p.x0.float().cpu()
+        getattr(record, f"eps_{name}")[missing] = p.eps.float().cpu()
+        extra.evaluations += 1
+        extra.sample_forwards += len(missing)
+    return extra
+
+
+FILM_ROWS: tuple[str, ...] = ("x", "uncond", "cond", "guided")
+"""The rows of the filmstrip: x_t, and x0 without the prompt, with it, and guided."""
+
+
+def film_frame(result: Generated, model: TextToImageModel, step: int, row: int = 0) -> list[Image.Image | None]:
+    """The four pictures of one step (None where a branch was not computed), decoded now."""
+    record = result.trace[step]
+    latents = [getattr(record, name)[row] for name in FILM_ROWS]
+    there = [i for i, z in enumerate(latents) if bool(torch.isfinite(z).all())]
+    decoded = to_images(model.autoencoder.decode(torch.stack([latents[i] for i in there])))
+    frame: list[Image.Image | None] = [None] * len(FILM_ROWS)
+    for i, image in zip(there, decoded, strict=True):
+        frame[i] = image
+    return frame
+
+
+def noised(result: Generated, model: TextToImageModel, t: Sequence[float], row: int = 0) -> list[Image.Image]:
+    """Forward noising: the finished picture's latents at times t, x_t = alpha x_0 + sigma eps, decoded.
+
+    eps is the noise the picture started from, so at t = 1 this is where sampling began.
+    """
+    times = torch.tensor(t, dtype=torch.float64)
+    z = result.latents[row : row + 1].expand(len(times), -1, -1, -1)
+    seed = result.recipe.plan(model.denoiser.schedule).rows[row].seed
+    eps = start_noise(seed, model.denoiser.shape)[None]
+    path = model.denoiser.schedule
+    x = rows(path.alpha(times), z) * z + rows(path.sigma(times), z) * eps
+    return to_images(model.autoencoder.decode(x))
+
+
+def latent_channels(latents: Tensor) -> list[Image.Image]:
+    """The channels of latents [C, H, W] as grey pictures, all on one scale: mid-grey is 0, white is +3."""
+    grey = ((latents / 3).clamp(-1, 1) / 2 + 0.5) * 255
+    return [Image.fromarray(c) for c in grey.round().to(torch.uint8).numpy().astype(np.uint8)]

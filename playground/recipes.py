@@ -1,0 +1,277 @@
+"""An experiment as one small, validated, versioned record.
+
+The page builds its controls from a recipe's fields (label, help line, range and step stand here), a link
+carries the fields that differ from their defaults, and the engine runs `recipe.plan(schedule)`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from playground.errors import RecipeError
+from playground.grids import GRIDS, make_grid
+from playground.guidance import RULES
+from playground.plan import Plan, Row
+from playground.schedules import Schedule
+from playground.solvers import SOLVERS
+
+VERSION = 1
+"""Raised whenever an old link would mean something else; `Recipe.from_query` translates older ones."""
+
+
+class Recipe(BaseModel):
+    """Base of all experiments. Immutable; `recipe.but(w=7)` is a changed copy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    tab: ClassVar[str]
+
+    @classmethod
+    def make(cls, **values: Any) -> Self:
+        """A recipe from untrusted values.
+
+        Raises:
+            RecipeError: naming the first bad value in one sentence.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise RecipeError(_sentence(cls, error)) from None
+
+    def but(self, **changes: Any) -> Self:
+        """This recipe with some fields changed, validated again."""
+        return self.make(**{**self.model_dump(), **changes})
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """Rows and steps for a model trained on `schedule`."""
+        raise NotImplementedError
+
+    def to_query(self) -> dict[str, str]:
+        """The link's query: tab, version and the fields that are not at their default."""
+        query = {"tab": self.tab, "v": str(VERSION)}
+        for name, info in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value != info.default:
+                query[name] = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        return query
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> tuple[Self, list[str]]:
+        """Read a link leniently: out-of-range numbers are clamped, anything else that is bad is left out.
+
+        Returns:
+            The recipe, and one sentence for each value that was changed or ignored.
+        """
+        values: dict[str, Any] = {}
+        notes: list[str] = []
+        version = query.get("v", str(VERSION))
+        if version != str(VERSION):
+            notes.append(f"This link was made by version {version[:8]} of the recipe; what is known of it is used.")
+        for name, text in query.items():
+            if name in ("tab", "v"):
+                continue
+            info = cls.model_fields.get(name)
+            if info is None:
+                if not name.startswith("__"):  # Gradio's own, as in ?__theme=dark
+                    notes.append(f"The link's {name[:32]!r} is not a setting of this tab and was ignored.")
+                continue
+            value: Any = text
+            if info.annotation is not str:
+                try:
+                    value = json.loads(text)
+                except (ValueError, RecursionError):
+                    value = text
+            clamped = _clamped(info, value)
+            try:
+                cls(**{name: clamped})
+            except ValidationError:
+                notes.append(f"The link's {title(cls, name)} is not possible and was left at its default.")
+                continue
+            if clamped != value:
+                notes.append(f"The link's {title(cls, name)} was out of range and is now {clamped}.")
+            values[name] = clamped
+        try:
+            return cls(**values), notes
+        except ValidationError as error:
+            return cls(), [*notes, _sentence(cls, error) + " The defaults are used."]
+
+
+def title(recipe: type[Recipe], name: str) -> str:
+    """The name of a field on the page."""
+    return recipe.model_fields[name].title or name.replace("_", " ")
+
+
+def bounds(info: FieldInfo) -> tuple[Any, Any]:
+    """The smallest and the largest value of a number field, None where there is no bound."""
+    low = next((m.ge for m in info.metadata if isinstance(m, annotated_types.Ge)), None)
+    high = next((m.le for m in info.metadata if isinstance(m, annotated_types.Le)), None)
+    return low, high
+
+
+def _clamped(info: FieldInfo, value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return value
+    low, high = bounds(info)
+    value = value if low is None else max(low, value)
+    return value if high is None else min(high, value)
+
+
+def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
+    """The first problem that pydantic found, as a sentence about the page's control."""
+    problem = error.errors()[0]
+    if not problem["loc"]:
+        return str(problem["msg"]).removeprefix("Value error, ")
+    field = str(problem["loc"][0])
+    if field not in recipe.model_fields:
+        return f"There is no setting called {field[:32]!r}."
+    name, context = title(recipe, field), problem.get("ctx", {})
+    limits = {
+        "greater_than_equal": "must be at least {ge}",
+        "less_than_equal": "must be at most {le}",
+        "string_too_long": "is too long: at most {max_length} characters are taken",
+        "literal_error": "must be one of {expected}",
+        "too_long": "has too many entries: at most {max_length}",
+        "int_parsing": "must be a whole number",
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "finite_number": "must be a finite number",
+        "float_parsing": "must be a number",
+        "float_type": "must be a number",
+        "string_type": "must be text",
+    }
+    said = limits.get(problem["type"], "is not possible").format(**context)
+    return f"{name[:1].upper()}{name[1:]} {said}."
+
+
+SolverName = Literal["ddim", "euler", "heun", "dpmpp_2m"]
+GridName = Literal["trailing", "uniform", "karras", "leading"]
+RuleName = Literal["cfg", "none"]
+assert set(get_args(SolverName)) == set(SOLVERS)
+assert set(get_args(GridName)) == set(GRIDS)
+assert set(get_args(RuleName)) == set(RULES)
+
+PROMPT_LIMIT = 1000
+
+
+class TextToImage(Recipe):
+    """A prompt, noise and a guidance scale become pictures."""
+
+    tab: ClassVar[str] = "text-to-image"
+
+    model: str = Field("emoji", title="model", max_length=200, description="who predicts the noise")
+    prompt: str = Field(
+        "a cat on the grass",
+        title="prompt",
+        max_length=PROMPT_LIMIT,
+        description="the condition c; empty means unconditional",
+    )
+    negative: str = Field(
+        "",
+        title="negative prompt",
+        max_length=PROMPT_LIMIT,
+        description="takes the place of the empty prompt in u, so guidance moves away from it",
+    )
+    rule: RuleName = Field("cfg", title="guidance rule", description="how the two predictions c and u are combined")
+    w: float = Field(
+        4.0,
+        title="guidance w",
+        ge=-1,
+        le=15,
+        json_schema_extra={"step": 0.1},
+        description="u + w (c − u): 0 is unconditional, 1 is no guidance, above 1 exaggerates the prompt",
+    )
+    low: float = Field(
+        0.0,
+        title="window end",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.01},
+        description="no guidance below this noise level t (0 is data)",
+    )
+    high: float = Field(
+        1.0,
+        title="window start",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.01},
+        description="no guidance above this noise level t (1 is pure noise)",
+    )
+    steps: int = Field(
+        20,
+        title="steps",
+        ge=1,
+        le=100,
+        json_schema_extra={"step": 1},
+        description="from noise to picture; truncation error falls as they grow",
+    )
+    solver: SolverName = Field(
+        "dpmpp_2m", title="solver", description="how one step follows the probability-flow ODE"
+    )
+    variable: Literal["auto", "sigma", "t"] = Field(
+        "auto",
+        title="written in",
+        description="the variable in which the solver's step is straight: σ/α or t (Euler and Heun)",
+    )
+    grid: GridName = Field("trailing", title="time grid", description="where the steps are placed")
+    seed: int = Field(
+        7,
+        title="seed",
+        ge=0,
+        le=2**31 - 1,
+        description="one starting noise; the same seed is the same noise at any setting",
+    )
+    pictures: int = Field(
+        1,
+        title="pictures",
+        ge=1,
+        le=8,
+        json_schema_extra={"step": 1},
+        description="picture i starts from the noise of seed + i",
+    )
+    sweep: tuple[float, ...] = Field(
+        (), title="sweep over w", max_length=16, description="guidance scales run side by side from one noise"
+    )
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """One row per picture, or per scale of the sweep (all from the first picture's noise)."""
+        if self.low > self.high:
+            raise RecipeError("The guidance window is empty: its end lies above its start.")
+        solver = SOLVERS[self.solver]
+        variable: str | None = None
+        if solver.variables:
+            # sigma/alpha is infinite where sampling starts from pure noise, as flow models do.
+            natural = "t" if schedule.ends_in_pure_noise else solver.variables[0]
+            variable = natural if self.variable == "auto" else self.variable
+            if variable == "sigma" and schedule.ends_in_pure_noise:
+                raise RecipeError(
+                    "This model starts from pure noise, where σ/α is infinite: write the solver in t instead."
+                )
+        times = tuple(make_grid(self.grid, schedule, self.steps).tolist())
+        make_rule = RULES[self.rule]
+
+        def row(seed: int, w: float) -> Row:
+            rule = make_rule(w=w, low=self.low, high=self.high)
+            return Row(seed, times, self.solver, rule, self.prompt, self.negative, variable)
+
+        if self.sweep:
+            return Plan(tuple(row(self.seed, w) for w in self.sweep))
+        return Plan(tuple(row(self.seed + i, self.w) for i in range(self.pictures)))
+
+
+RECIPES: dict[str, type[Recipe]] = {r.tab: r for r in (TextToImage,)}
+"""Recipes by the tab they belong to."""
+
+
+def recipe_from_query(query: Mapping[str, str]) -> tuple[Recipe, list[str]]:
+    """The recipe of any tab's link; an unknown tab gives the first one, with a note."""
+    tab = query.get("tab", "")
+    kind = RECIPES.get(tab, TextToImage)
+    recipe, notes = kind.from_query(query)
+    if tab and tab not in RECIPES:
+        notes.insert(0, f"The link names a tab that does not exist here ({tab[:32]!r}).")
+    return recipe, notes
