@@ -1,4 +1,4 @@
-"""How the page looks: one palette, Gradio's theme and the page's style sheet. Nothing comes from the network."""
+"""How the page looks: one palette, Gradio's theme and a style sheet. Nothing comes from the network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-# One colour, one meaning, on every tab. The hues are those of Okabe and Ito (2008), which colour-blind readers
-# can tell apart, a little darker where needed: each has a contrast of 3 to 1 or better on the light and on the
-# dark page, because a plotly figure is coloured in Python, which does not know which of the two it is shown on.
+# One colour, one meaning, on every tab. The hues are those of Okabe and Ito (2008), which colour-blind
+# readers can tell apart, a little darker where needed: each has a contrast of at least 3 to 1 on the light
+# and on the dark page, because a plotly figure is coloured in Python, which does not know its background.
 PALETTE: dict[str, str] = {
     "noise": "#7f858e",
     "data": "#009e73",
@@ -39,7 +39,7 @@ SOLVER_COLOURS: dict[str, str] = {
 }
 """By the solver's name in a recipe."""
 
-SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Arial", "sans-serif")
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
@@ -59,6 +59,8 @@ def theme() -> gr.themes.Base:
         color_accent_soft_dark="*primary_900",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
+        background_fill_secondary="*neutral_100",
+        background_fill_secondary_dark="*neutral_800",
         body_text_color="*neutral_900",
         body_text_color_dark="*neutral_100",
         body_text_color_subdued="*neutral_600",

@@ -1,4 +1,4 @@
-"""Custom parts of the page that Gradio does not have. Each folder holds one, with its own HTML, CSS and JS."""
+"""Parts of the page that Gradio does not have, each in a folder with its own HTML, CSS and JS."""
 
 from components.widgets.filmstrip import Filmstrip
 from components.widgets.noising import Noising

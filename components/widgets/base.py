@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 
 SHARED = Path(__file__).parent
 
 
-class _WidgetMeta(type(gr.HTML)):  # type: ignore[misc]
+class _WidgetMeta(ComponentMeta):
     """Gradio's metaclass writes a .pyi stub beside every component class on import; this one does not."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:

@@ -111,7 +111,7 @@ function stop() {
 function makeRow({ name, key, help }) {
   const canvas = make('canvas', { role: 'img', 'aria-label': name });
   const why = make('span', { class: 'quiet' });
-  const cell = make('div', { class: 'cell' }, canvas, make('div', { class: 'why' }, why));
+  const cell = make('div', { class: 'cell place' }, canvas, make('div', { class: 'why' }, why));
   const title = make('div', { class: 'name' }, name);
   title.style.setProperty('--row', 'var(--' + key + ')');
   return { node: make('div', {}, cell, title, make('div', { class: 'quiet' }, help)), cell, canvas, why };
@@ -121,7 +121,7 @@ function makeColumn(column, index, before) {
   const reason = column.reason || NOT_COMPUTED;
   const over = make('div', { class: 'over' }, ...column.computed.map(
     computed => make('div', computed ? {} : { class: 'hatched', title: reason })));
-  const thumbnail = make('div', { class: 'thumbnail' }, over);
+  const thumbnail = make('div', { class: 'thumbnail place' }, over);
   thumbnail.style.aspectRatio = '1 / ' + rows.length;
   if (before) thumbnail.prepend(before); // the last film's picture, until this one's is there
   // The slider is the keyboard's way through the steps; tabbing through every column would be a long walk.

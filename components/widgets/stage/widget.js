@@ -5,7 +5,7 @@ let cells = [];
 let enlarged = null;
 
 function makeCell() {
-  const button = make('button', { type: 'button', class: 'picture' });
+  const button = make('button', { type: 'button', class: 'picture place' });
   const label = make('span', { class: 'label' });
   const link = make('a', {}, 'PNG');
   const node = make('div', {}, button, make('div', { class: 'line quiet' }, label, link));

@@ -2,7 +2,7 @@ const row = find('.tiles');
 let tiles = [];
 
 function makeTile(index) {
-  const holder = make('span', { class: 'picture' });
+  const holder = make('span', { class: 'picture place' });
   const label = make('span', { class: 'label quiet numbers' });
   const node = make('button', { type: 'button', class: 'tile' }, holder, label);
   node.addEventListener('click', () => trigger('pick', { value: props.value.tiles[index].value }));
