@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from playground.backend.devices import Device, choose_device
 from playground.batches import Batches
+from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Condition, Field, Kind
 from playground.schedules import Discrete, Linear, schedule_of_checkpoint

@@ -1,0 +1,409 @@
+"""The backend: one worker thread owns the device and gives every visitor a fair turn.
+
+`Backend.run(recipe, visitor)` is a generator of events. Runs advance one denoiser call at a time, so that
+between any two of them a run can be stopped, superseded by a newer one of the same visitor and tab, or made
+to wait while somebody else has a turn. Short tasks (decoding a picture that someone looks at) go in between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from playground.devices import Device, choose_device
+from playground.errors import Busy, ModelError, PlaygroundError
+from playground.fields import Count
+from playground.images.models import BUNDLED, TextToImageModel, load_model, to_uint8
+from playground.images.text_to_image import Generated, Progress, run
+from playground.recipes import Recipe, TextToImage
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Queued:
+    """Waiting; `ahead` runs come first."""
+
+    ahead: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A step is done.
+
+    Attributes:
+        step, steps: how far.
+        count: evaluations and sample-forwards so far.
+        pictures: [R, H, W, 3] bytes of the predicted pictures, None when only the numbers are news.
+    """
+
+    step: int
+    steps: int
+    count: Count
+    pictures: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something about the run that the visitor should know, in one sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The run is done; `reused` if an equal one had been done before and nothing had to be computed."""
+
+    value: Generated
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run ended with an error, said in one sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run was stopped, or a newer one took its place."""
+
+
+Event = Queued | Preview | Note | Result | Failed | Stopped
+
+FINAL = (Result, Failed, Stopped)
+
+
+class _Run:
+    """A visitor's run: its recipe, its place, and the events nobody has read yet."""
+
+    def __init__(self, recipe: TextToImage, visitor: str, slot: str, order: int):
+        self.recipe, self.visitor, self.slot, self.order = recipe, visitor, slot, order
+        self.work: Generator | None = None
+        self.stop = threading.Event()
+        self.previewed = 0.0
+        self._news = threading.Condition()
+        self._events: deque[Event] = deque()
+        self._final = False
+
+    def put(self, event: Event) -> None:
+        """Deliver an event; only the newest progress is kept, so a slow reader never piles up pictures."""
+        with self._news:
+            if self._final:
+                return
+            if isinstance(event, Preview):
+                unread = next((e for e in self._events if isinstance(e, Preview)), None)
+                if unread is not None:
+                    self._events.remove(unread)
+                    if event.pictures is None:
+                        event = Preview(event.step, event.steps, event.count, unread.pictures)
+            self._final = isinstance(event, FINAL)
+            self._events.append(event)
+            self._news.notify_all()
+
+    def get(self, timeout: float) -> Event | None:
+        with self._news:
+            self._news.wait_for(lambda: self._events, timeout)
+            return self._events.popleft() if self._events else None
+
+    @property
+    def wants_preview(self) -> bool:
+        """Whether the reader has seen the last preview, and a moment has passed since."""
+        with self._news:
+            unread = any(isinstance(e, Preview) and e.pictures is not None for e in self._events)
+        return not unread and time.monotonic() - self.previewed > 0.08
+
+
+class _Results:
+    """Finished runs by recipe, the last ones that fit into a number of bytes."""
+
+    def __init__(self, limit: int):
+        self._limit, self._held = limit, 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Recipe, Generated] = OrderedDict()
+
+    def get(self, recipe: Recipe) -> Generated | None:
+        with self._lock:
+            if recipe in self._kept:
+                self._kept.move_to_end(recipe)
+            return self._kept.get(recipe)
+
+    def put(self, result: Generated) -> None:
+        with self._lock:
+            if result.recipe in self._kept or result.nbytes > self._limit:
+                return
+            self._kept[result.recipe] = result
+            self._held += result.nbytes
+            while self._held > self._limit:
+                self._held -= self._kept.popitem(last=False)[1].nbytes
+
+
+class Backend:
+    """Models, one worker, and the runs of all visitors.
+
+    Args:
+        models: name -> folder or hub id, what visitors may choose from; the first is the default.
+        device: where to compute; chosen if not given.
+        max_queue: runs that may wait; more are refused with a sentence.
+        turn: seconds of computing after which a run lets a waiting one of somebody else go first.
+        max_models: models kept in memory; the one not used for longest is dropped.
+        keep_bytes: memory for finished runs, so that asking for the same again costs nothing.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str] | None = None,
+        device: Device | None = None,
+        max_queue: int = 40,
+        turn: float = 1.0,
+        max_models: int = 2,
+        keep_bytes: int = 256 * 2**20,
+    ):
+        self.models = dict(models or {BUNDLED: BUNDLED})
+        self.device = device or choose_device()
+        self.max_queue, self.turn, self.max_models = max_queue, turn, max_models
+        self._results = _Results(keep_bytes)
+        self._loaded: OrderedDict[str, TextToImageModel] = OrderedDict()
+        self._lock = threading.Condition()
+        self._waiting: list[_Run] = []
+        self._active: _Run | None = None
+        self._tasks: deque[tuple[Callable[[], Any], Future]] = deque()
+        self._runs: dict[tuple[str, str], _Run] = {}
+        self._last_turn: OrderedDict[str, float] = OrderedDict()
+        self._number = itertools.count()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
+        self._thread.start()
+
+    # --- what visitors call, from any thread -------------------------------------------------------
+
+    def run(self, recipe: Recipe, visitor: str = "", slot: str | None = None) -> Iterator[Event]:
+        """Run a recipe, and report until it is done. Closing the generator stops the run.
+
+        Args:
+            recipe: what to do.
+            visitor: whose run it is; a visitor sees and stops only their own.
+            slot: a newer run in the same slot stops the older one; by default the recipe's tab.
+
+        Yields:
+            Queued, Preview and Note events, and last one of Result, Failed, Stopped.
+        """
+        done = self._results.get(recipe)
+        if done is not None:
+            # An older run of this slot is still superseded.
+            self.stop(visitor, slot or recipe.tab)
+            yield Result(done, reused=True)
+            return
+        try:
+            job = self._submit(recipe, visitor, slot or recipe.tab)
+        except PlaygroundError as error:
+            yield Failed(str(error))
+            return
+        ahead = -1
+        try:
+            while True:
+                event = job.get(timeout=0.25)
+                if event is None:
+                    now = self._ahead(job)
+                    if now > 0 and now != ahead:
+                        yield Queued(now)
+                    ahead = now
+                    continue
+                yield event
+                if isinstance(event, FINAL):
+                    return
+        finally:
+            job.stop.set()
+
+    def finished(self, recipe: Recipe) -> Generated | None:
+        """The result of an equal recipe, if it is still kept."""
+        return self._results.get(recipe)
+
+    def stop(self, visitor: str, slot: str | None = None) -> None:
+        """Stop a visitor's runs (in one slot, or all) before their next denoiser call."""
+        with self._lock:
+            for (owner, place), job in self._runs.items():
+                if owner == visitor and slot in (None, place):
+                    job.stop.set()
+            self._lock.notify_all()
+
+    def forget(self, visitor: str) -> None:
+        """Stop and drop everything of a visitor who has left."""
+        self.stop(visitor)
+        with self._lock:
+            self._last_turn.pop(visitor, None)
+
+    def call(self, function: Callable[[TextToImageModel], T], model: str, timeout: float = 60) -> T:
+        """Run a short function on the device, between two denoiser calls, and return what it returns."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closing:
+                raise Busy("The playground is closing.")
+            if len(self._tasks) >= 16 * self.max_queue:
+                raise Busy("Too many pictures are waiting to be decoded; try again in a moment.")
+            self._tasks.append((lambda: function(self._model(model)), future))
+            self._lock.notify_all()
+        return future.result(timeout)
+
+    def model(self, name: str) -> TextToImageModel:
+        """A model of the list, loaded by the worker if it is not yet."""
+        return self.call(lambda model: model, name, timeout=600)
+
+    def close(self) -> None:
+        """End all runs and the worker."""
+        with self._lock:
+            self._closing = True
+            for job in self._runs.values():
+                job.stop.set()
+            self._lock.notify_all()
+        self._thread.join(timeout=30)
+
+    # --- bookkeeping ----------------------------------------------------------------------------------
+
+    def _submit(self, recipe: Recipe, visitor: str, slot: str) -> _Run:
+        if not isinstance(recipe, TextToImage):
+            raise PlaygroundError("This kind of experiment cannot be run here.")
+        if recipe.model not in self.models:
+            known = ", ".join(self.models)
+            raise ModelError(f"There is no model called {recipe.model[:40]!r} on this page; it has: {known}.")
+        with self._lock:
+            older = self._runs.get((visitor, slot))
+            if older is not None:
+                older.stop.set()
+            if sum(not job.stop.is_set() for job in self._waiting) >= self.max_queue:
+                raise Busy(f"{self.max_queue} runs are waiting already; try again in a moment.")
+            job = _Run(recipe, visitor, slot, next(self._number))
+            self._runs[visitor, slot] = job
+            self._waiting.append(job)
+            self._lock.notify_all()
+        return job
+
+    def _turn_order(self, job: _Run) -> tuple[float, int]:
+        """Whoever had a turn longest ago comes first, then whoever asked first."""
+        return self._last_turn.get(job.visitor, 0.0), job.order
+
+    def _ahead(self, job: _Run) -> int:
+        with self._lock:
+            if job not in self._waiting:
+                return 0
+            mine = self._turn_order(job)
+            others = [j for j in self._waiting if not j.stop.is_set() and self._turn_order(j) < mine]
+            return len(others) + (self._active is not None)
+
+    def _model(self, name: str) -> TextToImageModel:
+        """Called on the worker only."""
+        if name in self._loaded:
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+        if name not in self.models:
+            raise ModelError(f"There is no model called {name[:40]!r} on this page.")
+        while len(self._loaded) >= self.max_models:
+            self._loaded.popitem(last=False)
+        self._loaded[name] = load_model(self.models[name], self.device, name)
+        return self._loaded[name]
+
+    # --- the worker -----------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._waiting or self._tasks or self._closing)
+                if self._closing and not self._waiting:
+                    break
+                if self._waiting:
+                    self._active = min(self._waiting, key=self._turn_order)
+                    self._waiting.remove(self._active)
+            self._do_tasks()
+            if self._active is not None:
+                self._take_turn(self._active)
+                with self._lock:
+                    self._active = None
+        for _, future in self._tasks:
+            future.cancel()
+
+    def _do_tasks(self) -> None:
+        while True:
+            with self._lock:
+                if not self._tasks:
+                    return
+                task, future = self._tasks.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _take_turn(self, job: _Run) -> None:
+        """Advance a run until it ends, is stopped, or has used its turn while somebody else waits."""
+        began = time.monotonic()
+        final: Event = Stopped()
+        try:
+            if not job.stop.is_set():
+                model = self._model(job.recipe.model)
+                if job.work is None:
+                    job.work = run(job.recipe, model)  # type: ignore[assignment]
+                    for text in model.text.notes(job.recipe.prompt):
+                        job.put(Note(text))
+                limits = (model.denoiser.batches.limit, model.autoencoder.batches.limit)
+                assert job.work is not None
+                for event in job.work:
+                    if isinstance(event, Generated):
+                        self._results.put(event)
+                        final = Result(event)
+                        break
+                    if isinstance(event, Progress):
+                        self._report(job, event, model)
+                    now = (model.denoiser.batches.limit, model.autoencoder.batches.limit)
+                    if now != limits:
+                        limits = now
+                        rows = min(n for n in now if n is not None)
+                        job.put(Note(f"Memory ran out: the same work goes on in batches of {rows}."))
+                    if job.stop.is_set():
+                        break
+                    self._do_tasks()
+                    if time.monotonic() - began > self.turn and self._somebody_else_waits(job):
+                        with self._lock:
+                            self._last_turn[job.visitor] = time.monotonic()
+                            self._waiting.append(job)
+                        return
+        except PlaygroundError as error:
+            final = Failed(str(error))
+        except Exception as error:
+            # The recipe is left out: nothing that a visitor typed belongs in the log.
+            log.exception("a run failed")
+            final = Failed(f"Something inside went wrong ({type(error).__name__}); the page goes on working.")
+        if job.work is not None:
+            job.work.close()
+        with self._lock:
+            self._last_turn[job.visitor] = time.monotonic()
+            self._last_turn.move_to_end(job.visitor)
+            while len(self._last_turn) > 1000:
+                self._last_turn.popitem(last=False)
+            if self._runs.get((job.visitor, job.slot)) is job:
+                del self._runs[job.visitor, job.slot]
+        job.put(final)
+
+    def _somebody_else_waits(self, job: _Run) -> bool:
+        with self._lock:
+            return any(not j.stop.is_set() and j.visitor != job.visitor for j in self._waiting)
+
+    def _report(self, job: _Run, progress: Progress, model: TextToImageModel) -> None:
+        pictures = None
+        # The last step's prediction is the result, which follows at once.
+        if progress.step < progress.steps and job.wants_preview:
+            pictures = to_uint8(model.autoencoder.decode(progress.x0))
+            job.previewed = time.monotonic()
+        count = Count(progress.count.evaluations, progress.count.sample_forwards)
+        job.put(Preview(progress.step, progress.steps, count, pictures))

@@ -1,0 +1,114 @@
+"""The pictures of a finished run, by name, made when somebody looks at them.
+
+Decoding all latents of a run (four rows, twenty steps) would cost more than the run itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from PIL import Image
+
+from playground.images.models import TextToImageModel
+from playground.images.text_to_image import (
+    Generated,
+    film_frame,
+    latent_channels,
+    noised,
+    with_both_branches,
+)
+from playground.sharing.png import to_png
+
+T = TypeVar("T")
+
+NOISE_FRAMES = 21
+
+
+class RunViews:
+    """PNG files of one run: `png(name)` with one of the names below.
+
+    picture-R.png       the picture of row R, with its recipe inside
+    film-R-S.png        step S of row R: x_t, x0 without prompt, with it, guided, from top to bottom; tiles
+                        that were not computed are transparent
+    film-R-S-all.png    the same with the skipped branches computed for this view
+    noise-R-K.png       forward noising of row R at time K/20
+    latents-R.png       the latent channels of row R side by side
+
+    Args:
+        result: the run.
+        on_device: runs a function of the model where the model lives (`Backend.call` does).
+    """
+
+    def __init__(self, result: Generated, on_device: Callable[[Callable[[TextToImageModel], bytes]], bytes]):
+        self.result, self._on_device = result, on_device
+        self._kept: dict[str, bytes] = {}
+        size = result.pictures.shape[-1]
+        self.tile = size
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, made pictures included."""
+        return self.result.nbytes + sum(map(len, self._kept.values()))
+
+    def png(self, name: str) -> bytes:
+        """The file.
+
+        Raises:
+            KeyError: when a run has no such picture.
+        """
+        if name not in self._kept:
+            self._kept[name] = self._make(name)
+        return self._kept[name]
+
+    def _make(self, name: str) -> bytes:
+        match = re.fullmatch(r"(picture|film|noise|latents)-(\d{1,3})(?:-(\d{1,3}))?(-all)?\.png", name)
+        if match is None:
+            raise KeyError(name)
+        kind, row, number, everything = match[1], int(match[2]), int(match[3] or 0), bool(match[4])
+        last = {"film": len(self.result.trace), "noise": NOISE_FRAMES}.get(kind, 1)
+        if row >= len(self.result.pictures) or number >= last:
+            raise KeyError(name)
+        if kind == "picture":
+            return to_png(self.result.images[row], self._recipe(row))
+        if kind == "latents":
+            return to_png(beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4))
+
+        def make(model: TextToImageModel) -> bytes:
+            if kind == "noise":
+                path = model.denoiser.schedule
+                t = number / (NOISE_FRAMES - 1) * path.t_max
+                return to_png(noised(self.result, model, [t], row)[0], compress=1)
+            if everything:
+                with_both_branches(self.result, model, number)
+            return to_png(stacked(film_frame(self.result, model, number, row), self.tile), compress=1)
+
+        return self._on_device(make)
+
+    def _recipe(self, row: int):
+        """The recipe that makes this one picture alone."""
+        recipe = self.result.recipe
+        if recipe.sweep:
+            return recipe.but(sweep=(), w=recipe.sweep[row], pictures=1)
+        return recipe.but(seed=recipe.seed + row, pictures=1)
+
+
+def stacked(pictures: Sequence[Image.Image | None], tile: int) -> Image.Image:
+    """Pictures from top to bottom, transparent where there is none."""
+    sheet = Image.new("RGBA", (tile, tile * len(pictures)))
+    for i, picture in enumerate(pictures):
+        if picture is not None:
+            sheet.paste(picture.resize((tile, tile)), (0, i * tile))
+    return sheet
+
+
+def beside(pictures: Sequence[Image.Image], tile: int, gap: int = 4) -> Image.Image:
+    """Small pictures side by side in rows of four at most, enlarged without smoothing."""
+    columns = min(4, len(pictures))
+    lines = -(-len(pictures) // columns)
+    sheet = Image.new("LA", (columns * (tile + gap) - gap, lines * (tile + gap) - gap))
+    for i, picture in enumerate(pictures):
+        at = ((i % columns) * (tile + gap), (i // columns) * (tile + gap))
+        sheet.paste(picture.convert("LA").resize((tile, tile), Image.Resampling.NEAREST), at)
+    return sheet
