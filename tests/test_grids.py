@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from truth import every_schedule, scaled_linear_betas
+
+from playground.grids import GRIDS, TITLES, karras, leading, make_grid, trailing, uniform
+from playground.schedules import EDM, VP, Cosine, Discrete, Linear
+
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+TABLE = Discrete.from_betas(scaled_linear_betas())
+STEPS = (1, 2, 3, 7, 10, 20, 30, 50, 64, 100, 999, 1000)
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20, 100])
+def test_every_grid_falls_from_t_max_at_most_to_zero(path, name, steps):
+    times = make_grid(name, path, steps)
+    assert times.dtype == torch.float64
+    assert len(times) == steps + 1
+    assert bool((times.diff() < 0).all())
+    assert float(times[0]) <= path.t_max
+    assert float(times[-1]) == 0
+    assert float(times[-2]) >= path.t_min * (1 - 1e-9)
+
+
+def test_uniform_steps_are_equal():
+    assert uniform(Linear(), 4).tolist() == [1, 0.75, 0.5, 0.25, 0]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_trailing_is_that_of_diffusers(steps):
+    scheduler = DDIMScheduler(**SD, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    assert TABLE.index(trailing(TABLE, steps)[:-1]).round(decimals=6).tolist() == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("steps", [s for s in STEPS if s < 1000])
+def test_leading_is_that_of_diffusers_with_offset_one(steps):
+    scheduler = DDIMScheduler(**SD, timestep_spacing="leading", steps_offset=1)
+    scheduler.set_timesteps(steps)
+    assert TABLE.index(leading(TABLE, steps)[:-1]).round(decimals=6).tolist() == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_karras_noise_levels_and_fractional_timesteps_are_those_of_diffusers(steps):
+    scheduler = EulerDiscreteScheduler(**SD, timestep_spacing="linspace", use_karras_sigmas=True)
+    scheduler.set_timesteps(steps)
+    times = karras(TABLE, steps)
+    np.testing.assert_allclose(TABLE.noise_ratio(times).numpy(), scheduler.sigmas.numpy(), rtol=2e-4)
+    np.testing.assert_allclose(TABLE.index(times[:-1]).numpy(), scheduler.timesteps.numpy(), atol=0.05)
+
+
+def test_karras_timesteps_of_multistep_in_diffusers_are_ours_rounded():
+    # Its noise levels are the same, but its network is told the nearest whole table index.
+    scheduler = DPMSolverMultistepScheduler(**SD, use_karras_sigmas=True, final_sigmas_type="zero")
+    scheduler.set_timesteps(20)
+    times = karras(TABLE, 20)
+    np.testing.assert_allclose(TABLE.noise_ratio(times).numpy(), scheduler.sigmas.numpy(), rtol=2e-4)
+    ours = TABLE.index(times[:-1])
+    assert bool((ours != ours.round()).any())
+    assert float((ours - scheduler.timesteps).abs().max()) <= 0.5 + 0.05
+
+
+def test_karras_is_equation_5_of_the_paper():
+    steps, path = 18, EDM()
+    i = np.arange(steps)
+    expected = (80 ** (1 / 7) + i / (steps - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(path.noise_ratio(karras(path, steps)[:-1]).numpy(), expected, rtol=1e-9)
+
+
+def test_karras_starts_at_a_finite_noise_level_where_the_path_does_not():
+    assert float(Linear().noise_ratio(karras(Linear(), 5)[0])) == pytest.approx(80)
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine(), VP(), EDM()], ids=lambda path: path.name)
+def test_trailing_without_a_table_is_uniform(path):
+    assert torch.equal(trailing(path, 9), uniform(path, 9))
+
+
+@pytest.mark.parametrize("name", ["trailing", "leading"])
+def test_more_steps_than_levels_are_refused(name):
+    table = Discrete.from_betas(torch.linspace(0.01, 0.3, 20))
+    with pytest.raises(ValueError, match=r"25 steps do not fit .* 20 levels"):
+        make_grid(name, table, 25)
+
+
+@pytest.mark.xfail(strict=True, reason="a path without a table says that its table has 0 levels")
+def test_more_steps_than_a_path_without_a_table_takes_is_told_truly():
+    with pytest.raises(ValueError, match="1001 steps") as caught:
+        make_grid("leading", Linear(), 1001)
+    assert "0 levels" not in str(caught.value)
+
+
+def test_every_grid_has_a_title():
+    assert set(TITLES) == set(GRIDS)

@@ -1,0 +1,256 @@
+import pytest
+import torch
+from truth import every_schedule, fitted_order, gaussian, integrate, lopsided, transported
+
+from playground.fields import Prediction
+from playground.plane.mixtures import ExactField, Mixture
+from playground.schedules import EDM, VP, Cosine, Linear
+from playground.solvers import DDIM, SOLVERS, VARIABLES, DPMSolverPP2M, Euler, Heun
+
+ONE = torch.ones(1, 1, dtype=torch.float64)
+
+
+def exact(mixture, path, kind="velocity"):
+    field = ExactField(mixture, path, kind)
+    return lambda x, t: field.predict(x, t, {})
+
+
+def grid(start, end, steps):
+    return torch.linspace(start, end, steps + 1, dtype=torch.float64)
+
+
+# N(0, 1) on the straight path, from 1 at t = 1; the exact end is 1.
+
+
+@pytest.mark.parametrize(("steps", "end"), [(1, 0), (2, 1 / 2), (4, 18 / 25)])
+def test_euler_in_t_on_one_gaussian(steps, end):
+    x = integrate(Euler(Linear(), "t"), exact(gaussian(), Linear()), ONE, grid(1, 0, steps))
+    assert float(x) == pytest.approx(end, abs=1e-12)
+
+
+@pytest.mark.parametrize(("steps", "end"), [(1, 1 / 2), (2, 15 / 16)])
+def test_heun_in_t_on_one_gaussian(steps, end):
+    x = integrate(Heun(Linear(), "t"), exact(gaussian(), Linear()), ONE, grid(1, 0, steps))
+    assert float(x) == pytest.approx(end, abs=1e-12)
+
+
+def test_euler_in_sigma_on_one_gaussian():
+    # dy/dsigma = sigma y/(1 + sigma^2): one step from sigma to 0 multiplies by 1/(1 + sigma^2).
+    path = EDM()
+    start = float(path.t_at_ratio(2.0))
+    x = integrate(Euler(path, "sigma"), exact(gaussian(), path), ONE, [start, 0.0])
+    assert float(x) == pytest.approx(1 / 5, abs=1e-12)
+
+
+def test_heun_in_sigma_on_one_gaussian():
+    # From 2 to 1: slopes 2/5 and (1 - 2/5) 1/2 = 3/10, so y = 1 - (2/5 + 3/10)/2.
+    path = EDM()
+    times = [float(path.t_at_ratio(v)) for v in (2.0, 1.0)]
+    x = integrate(Heun(path, "sigma"), exact(gaussian(), path), ONE, times)
+    assert float(x) == pytest.approx(1 - 0.35, abs=1e-12)
+
+
+def test_second_2m_step_is_the_formula_of_the_paper():
+    # N(0, 1) at alpha = 1 and sigma = 4, 2, 1: equal steps h = log 2 and x0 = x/(1 + sigma^2).
+    path = EDM()
+    times = [float(path.t_at_ratio(v)) for v in (4.0, 2.0, 1.0)]
+    first = 0.5 * 1 + 0.5 * (1 / 17)
+    m0, m1 = 1 / 17, first / 5
+    expected = 0.5 * first + 0.5 * (m1 + (m1 - m0) / 2)
+    x = integrate(DPMSolverPP2M(path), exact(gaussian(), path), ONE, times)
+    assert float(x) == pytest.approx(expected, abs=1e-12)
+
+
+# Identities between solvers.
+
+X = 1.3 * torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+
+
+def test_euler_in_t_on_the_straight_path_is_ddim():
+    path, times = Linear(), grid(1, 0, 7)
+    ask = exact(lopsided(), path)
+    ours, ddim = integrate(Euler(path, "t"), ask, X, times), integrate(DDIM(path), ask, X, times)
+    torch.testing.assert_close(ours, ddim, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+def test_euler_in_sigma_is_ddim_on_every_path(path):
+    times = [*grid(0.98, 0.1, 7).tolist(), 0.0]
+    ask = exact(lopsided(), path)
+    x = X * path.sigma(times[0])
+    ours, ddim = integrate(Euler(path, "sigma"), ask, x, times), integrate(DDIM(path), ask, x, times)
+    torch.testing.assert_close(ours, ddim, rtol=1e-9, atol=1e-10)
+
+
+def test_euler_in_snr_is_ddim():
+    path, times = Cosine(), grid(0.98, 0.1, 7)
+    ask = exact(lopsided(), path)
+    ours, ddim = integrate(Euler(path, "snr"), ask, X, times), integrate(DDIM(path), ask, X, times)
+    torch.testing.assert_close(ours, ddim, rtol=1e-9, atol=1e-10)
+
+
+def test_euler_in_t_on_a_curved_path_is_not_ddim():
+    path, times = VP(), grid(1, 0.1, 7)
+    ask = exact(lopsided(), path)
+    ours, ddim = integrate(Euler(path, "t"), ask, X, times), integrate(DDIM(path), ask, X, times)
+    assert float((ours - ddim).abs().max()) > 1e-2
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+def test_first_2m_step_is_ddim(path):
+    ask, x = exact(lopsided(), path), X * path.sigma(0.9)
+    ours, ddim = integrate(DPMSolverPP2M(path), ask, x, [0.9, 0.4]), integrate(DDIM(path), ask, x, [0.9, 0.4])
+    torch.testing.assert_close(ours, ddim, rtol=1e-9, atol=1e-10)
+
+
+def test_2m_step_to_clean_data_lands_on_x0():
+    path, ask = VP(), exact(lopsided(), VP())
+    before = integrate(DPMSolverPP2M(path), ask, X, [1.0, 0.5, 0.2])
+    after = integrate(DPMSolverPP2M(path), ask, X, [1.0, 0.5, 0.2, 0.0])
+    torch.testing.assert_close(after, ask(before, torch.full((9,), 0.2, dtype=torch.float64)).x0)
+
+
+def test_2m_from_pure_noise_is_finite():
+    path = Linear()
+    x = integrate(DPMSolverPP2M(path), exact(lopsided(), path), X, grid(1, 0, 5))
+    assert bool(torch.isfinite(x).all())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_point_is_reached_exactly_from_anywhere(name):
+    # All data at 0.75: x0 never changes, so a solver that lands on x0 ends there.
+    path = VP()
+    ask = exact(Mixture(torch.tensor([[0.75]]), torch.zeros(1, 1, 1)), path)
+    x = integrate(SOLVERS[name](path), ask, X, [1.0, 0.6, 0.3, 0.0])
+    torch.testing.assert_close(x, torch.full_like(x, 0.75), rtol=0, atol=1e-9)
+
+
+# Orders, against the flow's exact map: on the line it keeps quantiles.
+
+STEPS = (40, 80, 160)
+
+
+def lopsided_by_hand(path):
+    """The posterior mean of `lopsided`, written out for the line (quick, for many small steps)."""
+    m = lopsided()
+    means, variances, weights = m.means[:, 0], m.variances[:, 0], m.weights
+
+    def ask(x, t):
+        a, s = path.alpha(t)[:, None], path.sigma(t)[:, None]
+        variance = a**2 * variances + s**2
+        offset = x - a * means
+        g = torch.softmax(weights.log() - offset**2 / (2 * variance) - variance.log() / 2, -1)
+        x0 = (g * (means + a * variances / variance * offset)).sum(-1, keepdim=True)
+        return Prediction("x0", x0, x, t, path)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "path"),
+    [
+        ("ddim", None, VP()),
+        ("ddim", None, EDM()),
+        ("euler", "t", VP()),
+        ("euler", "t", Linear()),
+        ("euler", "sigma", VP()),
+        ("heun", "t", VP()),
+        ("heun", "t", Linear()),
+        ("heun", "sigma", VP()),
+        ("heun", "sigma", Cosine()),
+        ("dpmpp_2m", None, VP()),
+        ("dpmpp_2m", None, Linear()),
+        ("dpmpp_2m", None, EDM()),
+    ],
+)
+def test_error_falls_with_the_declared_order(name, variable, path):
+    mixture, start, end = lopsided(), *path.t_at_ratio(torch.tensor([4.0, 0.3])).tolist()
+    x = X * path.alpha(start) * 4
+    truth = transported(mixture, path, x[:, 0], start, end)
+    errors = []
+    for steps in STEPS:
+        even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        # Equal steps in t, or in the log-SNR.
+        times = start + even * (end - start) if variable == "t" else path.t_at_ratio(4 * (0.3 / 4) ** even)
+        y = integrate(SOLVERS[name](path, variable), lopsided_by_hand(path), x, times)
+        errors.append(float((y[:, 0] - truth).square().mean().sqrt()))
+    assert errors[-1] < 0.05
+    assert abs(fitted_order(STEPS, errors) - SOLVERS[name].order) < 0.15
+
+
+@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp_2m"])
+def test_one_flow_on_three_paths_ends_at_one_place(name):
+    # At equal noise ratios, with x rescaled to equal x/alpha, these solvers walk the same polygon.
+    ends, ratio = [], torch.linspace(3**0.5, 0.3**0.5, 13, dtype=torch.float64) ** 2
+    for path in (VP(), Linear(), EDM()):
+        times = path.t_at_ratio(ratio)
+        x = integrate(SOLVERS[name](path), exact(lopsided(), path), X * path.alpha(times[0]), times)
+        ends.append(x / path.alpha(times[-1]))
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=1e-8)
+    torch.testing.assert_close(ends[2], ends[0], rtol=0, atol=1e-8)
+
+
+# What a step asks.
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("s", [0.0, 0.4])
+def test_times_are_those_a_step_asks_at(path, name, s):
+    solver, asked = SOLVERS[name](path), []
+    field = exact(lopsided(), path)
+
+    def ask(x, t):
+        asked.append(float(t[0]))
+        return field(x, t)
+
+    integrate(solver, ask, X, [0.7, s])
+    assert tuple(asked) == solver.times(0.7, s)
+    if s > 0:
+        assert len(asked) == solver.evaluations
+
+
+def test_heun_saves_its_last_evaluation_only_where_the_slope_has_no_value():
+    assert Heun(VP(), "sigma").times(0.1, 0.0) == (0.1,)
+    assert Heun(VP(), "t").times(0.1, 0.0) == (0.1,)
+    assert Heun(Linear(), "sigma").times(0.1, 0.0) == (0.1,)
+    assert Heun(Linear(), "t").times(0.1, 0.0) == (0.1, 0.0)
+    assert Heun(Linear(t_min=1e-3), "t").times(0.1, 0.0) == (0.1,)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+def test_slope_of_each_variable_is_the_derivative_along_the_flow(name, path):
+    # Follow x(t) for one data point with one noise: y = x/scale must satisfy dy/dtau = slope.
+    variable, h = VARIABLES[name](path), 1e-6
+    t = torch.tensor([0.3105, 0.6205], dtype=torch.float64)
+    x0, eps = torch.tensor([[0.4], [-1.1]]).double(), torch.tensor([[1.2], [0.5]]).double()
+
+    def y(time):
+        x = path.alpha(time)[:, None] * x0 + path.sigma(time)[:, None] * eps
+        return x / variable.scale(time)[:, None]
+
+    slope = variable.slope(Prediction("x0", x0, y(t) * variable.scale(t)[:, None], t, path))
+    expected = (y(t + h) - y(t - h)) / (variable.tau(t + h) - variable.tau(t - h))[:, None]
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_may_stand_at_different_times():
+    path = VP()
+    ask, x = exact(lopsided(), path), X[:2]
+    t, s = torch.tensor([0.9, 0.5], dtype=torch.float64), torch.tensor([0.6, 0.1], dtype=torch.float64)
+    for name in SOLVERS:
+        running = SOLVERS[name](path).step(x, t, s, None, None)
+        query = next(running)
+        try:
+            while True:
+                query = running.send(ask(query.x, query.t))
+        except StopIteration as stop:
+            together = stop.value[0]
+        for i in range(2):
+            alone = integrate(SOLVERS[name](path), ask, x[i : i + 1], [float(t[i]), float(s[i])])
+            torch.testing.assert_close(together[i : i + 1], alone)
+
+
+def test_solvers_are_listed_by_name():
+    assert all(SOLVERS[name].name == name for name in SOLVERS)
