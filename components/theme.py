@@ -7,37 +7,33 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors, sizes
 
-# One colour, one meaning, on every tab. The hues are those of Okabe and Ito (2008), which colour-blind
-# readers can tell apart, a little darker where needed: each has a contrast of at least 3 to 1 on the light
-# and on the dark page, because a plotly figure is coloured in Python, which does not know its background.
+# One colour, one meaning, on every tab. The hues are those of Okabe and Ito (2008), with lightnesses that
+# keep them apart for colour-blind readers too. Each has a contrast of at least 3 to 1 on the light and on the
+# dark page, because a plotly figure is coloured in Python, which does not know its background.
 PALETTE: dict[str, str] = {
-    "noise": "#7f858e",
+    "noise": "#8a9099",
     "data": "#009e73",
-    "uncond": "#3f9fd8",
-    "cond": "#0072b2",
-    "guided": "#d55e00",
-    "exact": "#c07f00",
-    "learned": "#c46a9c",
+    "uncond": "#3a96cf",
+    "cond": "#1163c4",
+    "guided": "#b54708",
+    "exact": "#bf8400",
+    "learned": "#c957b5",
 }
 
 # The style sheet does know, and is brighter on the dark page.
 PALETTE_DARK: dict[str, str] = {
-    "noise": "#a7adb6",
+    "noise": "#c3c9d1",
     "data": "#1fbd90",
     "uncond": "#7cc6f2",
-    "cond": "#3b97d8",
-    "guided": "#f07c26",
-    "exact": "#e69f00",
-    "learned": "#d98bb6",
+    "cond": "#4a8ff0",
+    "guided": "#e0661a",
+    "exact": "#f2b52e",
+    "learned": "#c878c0",
 }
 
-SOLVER_COLOURS: dict[str, str] = {
-    "ddim": PALETTE["cond"],
-    "euler": PALETTE["exact"],
-    "heun": PALETTE["data"],
-    "dpmpp_2m": PALETTE["guided"],
-}
-"""By the solver's name in a recipe."""
+# By the solver's name in a recipe. Solvers are compared with one another, never with what lends the colour.
+SOLVER_HUES = {"ddim": "cond", "euler": "exact", "heun": "learned", "dpmpp_2m": "data"}
+SOLVER_COLOURS: dict[str, str] = {name: PALETTE[hue] for name, hue in SOLVER_HUES.items()}
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
@@ -97,9 +93,9 @@ def theme() -> gr.themes.Base:
 
 def css() -> str:
     """The style sheet of the page, the palette in front as `--noise`, `--solver-heun` and so on."""
-    solvers = {f"solver-{name.replace('_', '-')}": colour for name, colour in SOLVER_COLOURS.items()}
+    solvers = {f"solver-{name.replace('_', '-')}": f"var(--{hue})" for name, hue in SOLVER_HUES.items()}
     sheet = Path(__file__).with_suffix(".css").read_text("utf-8")
-    return f"{_variables(':root', PALETTE | solvers)}\n{_variables('.dark', PALETTE_DARK)}\n{sheet}"
+    return f"{_variables(':root', PALETTE | solvers)}\n{_variables('.dark', PALETTE_DARK | solvers)}\n{sheet}"
 
 
 def _variables(selector: str, values: dict[str, str]) -> str:

@@ -18,9 +18,11 @@ async function decode(url, signal) {
   const picture = new Image();
   picture.draggable = false;
   picture.src = url;
-  // An empty source makes the browser give the request up, and decode() rejects.
-  signal?.addEventListener('abort', () => { picture.src = ''; }, { once: true });
-  await picture.decode();
+  const givenUp = new Promise((_, reject) => signal?.addEventListener('abort', () => {
+    picture.src = ''; // the browser gives the request up, but decode() may then never settle
+    reject(signal.reason);
+  }));
+  await Promise.race([picture.decode(), givenUp]);
   return picture;
 }
 
