@@ -280,7 +280,7 @@ def test_the_filmstrip_fetches_what_is_looked_at(site: SimpleNamespace, open_pag
 
 @pytest.mark.browser
 def test_the_filmstrip_answers_the_keyboard_and_plays_when_asked(site: SimpleNamespace, open_page: Any) -> None:
-    page = open_page(film=film("film", 4, computed=(True, False)))
+    page = open_page(film=film("played", 4, computed=(True, False)))
     slider, where = page.locator("#film input"), page.locator("#film .where")
     expect(where).to_have_text("step 3 · t = 0.250")
     for key, text in [("Home", "step 0 · t = 1.000"), ("ArrowRight", "step 1 · t = 0.750"), ("End", "step 3")]:
