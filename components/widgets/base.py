@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,8 @@ class Widget(gr.HTML, metaclass=_WidgetMeta):
     """
 
     def __init__(self, value: dict[str, Any] | None = None, *, elem_id: str | None = None, **options: Any) -> None:
-        folder = Path(inspect.getfile(type(self))).parent
-        super().__init__(
-            value,
-            html_template=(folder / "widget.html").read_text("utf-8"),
-            css_template=_both(SHARED / "shared.css", folder / "widget.css"),
-            js_on_load=_both(SHARED / "shared.js", folder / "widget.js"),
-            apply_default_css=False,
-            elem_id=elem_id,
-            counted_as=elem_id or type(self).__name__.lower(),
-            **options,
-        )
+        # Gradio copies a component, with everything it was made from, for each update of a page.
+        super().__init__(value, **(_parts(type(self), elem_id) | {"elem_id": elem_id} | options))
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "object", "description": inspect.getdoc(type(self)) or ""}
@@ -54,6 +46,18 @@ class Widget(gr.HTML, metaclass=_WidgetMeta):
 
     def example_value(self) -> Any:
         return {}
+
+
+@cache
+def _parts(widget: type[Widget], elem_id: str | None) -> dict[str, Any]:
+    folder = Path(inspect.getfile(widget)).parent
+    return {
+        "html_template": (folder / "widget.html").read_text("utf-8"),
+        "css_template": _both(SHARED / "shared.css", folder / "widget.css"),
+        "js_on_load": _both(SHARED / "shared.js", folder / "widget.js"),
+        "apply_default_css": False,
+        "counted_as": elem_id or widget.__name__.lower(),
+    }
 
 
 def _both(first: Path, second: Path) -> str:

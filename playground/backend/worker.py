@@ -158,6 +158,7 @@ class Backend:
         max_queue: runs that may wait; more are refused with a sentence.
         turn: seconds of computing after which a run lets a waiting one of somebody else go first.
         max_models: models kept in memory; the one not used for longest is dropped.
+        compiled: whether denoisers are compiled.
         keep_bytes: memory for finished runs, so that asking for the same again costs nothing.
     """
 
@@ -168,11 +169,13 @@ class Backend:
         max_queue: int = 40,
         turn: float = 1.0,
         max_models: int = 2,
+        compiled: bool = False,
         keep_bytes: int = 256 * 2**20,
     ):
         self.models = dict(models or {BUNDLED: BUNDLED})
         self.device = device or choose_device()
         self.max_queue, self.turn, self.max_models = max_queue, turn, max_models
+        self._compiled = compiled
         self._results = _Results(keep_bytes)
         self._loaded: OrderedDict[str, TextToImageModel] = OrderedDict()
         self._lock = threading.Condition()
@@ -310,7 +313,7 @@ class Backend:
             raise ModelError(f"There is no model called {name[:40]!r} on this page.")
         while len(self._loaded) >= self.max_models:
             self._loaded.popitem(last=False)
-        self._loaded[name] = load_model(self.models[name], self.device, name)
+        self._loaded[name] = load_model(self.models[name], self.device, name, self._compiled)
         return self._loaded[name]
 
     # --- the worker -----------------------------------------------------------------------------------

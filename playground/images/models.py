@@ -259,6 +259,27 @@ def _fingerprint(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def is_hub_id(path_or_id: str) -> bool:
+    """Whether this names a model on the hub and nothing on this machine."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path_or_id)) and not Path(path_or_id).exists()
+
+
+def model_list(paths_or_ids: Sequence[str]) -> dict[str, str]:
+    """Names for the models that an operator offers, the bundled one last unless it is the only one.
+
+    Raises:
+        ModelError: when one of them cannot be what it should be, before anything is loaded.
+    """
+    named: dict[str, str] = {}
+    for given in [*paths_or_ids, BUNDLED]:
+        name = base = Path(locate(given)).name if not is_hub_id(given) else given
+        number = 2
+        while name in named and named[name] != given:
+            name, number = f"{base} ({number})", number + 1
+        named[name] = given
+    return named
+
+
 def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
     """The folder of a model (or the hub id, as it is), after checks that need no loading.
 
@@ -281,13 +302,16 @@ def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
         if not (path / "model_index.json").is_file():
             raise ModelError(f"The folder {path.name!r} is not a model: it has no model_index.json.")
         return str(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", path_or_id) and not path_or_id.startswith("."):
+    if is_hub_id(path_or_id):
         return path_or_id
     raise ModelError(f"There is no model at {path_or_id!r}.")
 
 
 def load_model(
-    path_or_id: str = BUNDLED, device: Device | None = None, name: str | None = None
+    path_or_id: str = BUNDLED,
+    device: Device | None = None,
+    name: str | None = None,
+    compiled: bool = False,
 ) -> TextToImageModel:
     """Load a text-to-image model.
 
@@ -295,6 +319,7 @@ def load_model(
         path_or_id: "emoji" for the bundled one, a folder in diffusers' layout, or a hub id.
         device: where and in what precision; chosen if not given.
         name: its name in recipes; by default the folder's.
+        compiled: whether to torch.compile the denoiser (the first call of each shape is then slow).
 
     Raises:
         ModelError: in one sentence, if it is missing, not a model, of a family not supported or a pickle.
@@ -321,6 +346,8 @@ def load_model(
         raise ModelError(_why_not(path_or_id, local, error)) from None
     for network in (parts.text_encoder, parts.unet, parts.vae):
         network.to(device.where).eval().requires_grad_(False)
+    if compiled:
+        parts.unet.compile()
     text = TextEncoder(parts.tokenizer, parts.text_encoder, device)
     denoiser = Denoiser(parts.unet, dict(parts.scheduler.config), text, device, name)
     vocabulary, examples = _vocabulary(Path(where), parts.tokenizer) if local else (None, ())

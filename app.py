@@ -1,0 +1,112 @@
+"""Diffusion Playground: parse the command line, build the page, serve it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="app.py",
+        description="Understand diffusion and flow matching by touching it: a local page for your browser.",
+    )
+    p.add_argument(
+        "--model",
+        action="append",
+        metavar="PATH_OR_ID",
+        help="a Stable Diffusion folder (diffusers' layout, safetensors) or a hub id like owner/name; may be "
+        "given several times; visitors choose among these and the bundled one",
+    )
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    p.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "float16", "bfloat16"],
+        help="precision of the networks; sampling is always float32 (default: float16 on a GPU, else float32)",
+    )
+    p.add_argument("--compile", action="store_true", help="torch.compile the denoiser: slow to start, faster after")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    p.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
+    p.add_argument(
+        "--share", action="store_true", help="a public link by Gradio's tunnel; combine with --auth"
+    )
+    p.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
+    p.add_argument("--max-queue", type=int, default=40, metavar="N", help="runs that may wait (default: 40)")
+    p.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    return p
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    if not 1 <= args.max_queue <= 10_000:
+        return fail("--max-queue must lie between 1 and 10000.")
+    if not 0 <= args.port <= 65535:
+        return fail("--port must lie between 0 and 65535.")
+    user, _, password = (args.auth or "").partition(":")
+    if args.auth and not (user and password):
+        return fail("--auth needs the form USER:PASSWORD.")
+    # Before the libraries are imported: they read these variables then.
+    # Threads that wait should sleep: spinning ones slow any other torch process on the machine, and this one
+    # beside it, tenfold to a hundredfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+    from playground.errors import PlaygroundError
+    from playground.images.models import is_hub_id, model_list
+
+    if not any(is_hub_id(m) for m in args.model or []):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from components.page import launch, warm_up
+    from playground.backend import Backend, choose_device
+
+    try:
+        backend = Backend(
+            model_list(args.model or []),
+            choose_device(args.device, args.dtype),
+            max_queue=args.max_queue,
+            compiled=args.compile,
+        )
+        for name in backend.models:
+            print(f"Loading {name} on {backend.device.title} …", flush=True)
+            backend.model(name)
+    except PlaygroundError as error:
+        return fail(str(error))
+    warm_up(backend).join()
+    if args.share and not args.auth:
+        print("Sharing without --auth: anyone with the link can run pictures on this machine.", flush=True)
+    try:
+        page, url = launch(
+            backend,
+            args.host,
+            args.port,
+            wait=False,
+            share=args.share,
+            auth=(user, password) if args.auth else None,
+            inbrowser=not args.no_browser,
+            quiet=True,
+        )
+    except OSError as error:
+        return fail(f"The page cannot be served on {args.host}:{args.port} ({error}).")
+    print(f"Diffusion Playground: {url}  (Ctrl+C ends it)", flush=True)
+    if args.share and page.share_url is None:
+        print("No tunnel could be opened: the page is local only.", flush=True)
+    elif args.share:
+        print(f"Public link: {page.share_url}", flush=True)
+    try:
+        page.block_thread()
+    finally:
+        backend.close()
+    return 0
+
+
+def fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Controls from a recipe's fields: label, help line, range and step are written there, once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args, get_origin
+
+import gradio as gr
+
+from playground.recipes import VERSION, Recipe, bounds, title
+
+
+def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Component:
+    """The Gradio control for a field: slider for bounded numbers, dropdown for choices, else text.
+
+    Args:
+        recipe: the recipe's class.
+        name: the field.
+        options: passed on to the component, over what the field says.
+    """
+    info = recipe.model_fields[name]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    common: dict[str, Any] = {
+        "label": title(recipe, name),
+        "info": info.description,
+        "value": info.default,
+        "elem_id": f"{recipe.tab}-{name}",
+    } | options
+    if "choices" in options or get_origin(info.annotation) is Literal:
+        return gr.Dropdown(**{"choices": list(get_args(info.annotation))} | common)
+    if info.annotation in (int, float):
+        low, high = bounds(info)
+        step = extra.get("step")
+        if step is None:
+            return gr.Number(precision=0 if info.annotation is int else None, minimum=low, maximum=high, **common)
+        return gr.Slider(**{"minimum": low, "maximum": high, "step": step} | common)
+    return gr.Textbox(**common)
+
+
+def link_script(recipe: type[Recipe], names: list[str]) -> str:
+    """JavaScript that writes the controls' values into the address bar, as `Recipe.to_query` would.
+
+    Runs in the browser alone: following a slider costs no call of the server.
+    """
+    defaults = {n: recipe.model_fields[n].default for n in names}
+    fixed = {"tab": recipe.tab, "v": str(VERSION)}
+    return f"""(...values) => {{
+        const names = {json.dumps(names)}, defaults = {json.dumps(defaults)};
+        const url = new URL(location.href);
+        for (const [name, value] of Object.entries({json.dumps(fixed)})) url.searchParams.set(name, value);
+        names.forEach((name, i) => {{
+            const value = values[i];
+            if (value === null || value === undefined || value === defaults[name]) url.searchParams.delete(name);
+            else url.searchParams.set(name, value);
+        }});
+        history.replaceState(history.state, "", url);
+    }}"""

@@ -1,0 +1,104 @@
+"""Pictures by URL: kept in memory, bounded, made when the browser asks for them.
+
+A URL holds an unguessable token, so whoever has it was given it; nothing of it is a path.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+import threading
+from collections import OrderedDict
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from playground.errors import PlaygroundError
+from playground.sharing.png import to_png
+
+log = logging.getLogger(__name__)
+
+
+class Pictures(Protocol):
+    """Something that makes PNG files by name."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def png(self, name: str) -> bytes:
+        """The file; KeyError if there is none of that name."""
+        ...
+
+
+class Media:
+    """What the pages of all visitors show, the newest first to stay.
+
+    Args:
+        limit: bytes held at most.
+        per_visitor: collections one visitor can hold, so that nobody pushes out the others.
+    """
+
+    def __init__(self, limit: int = 512 * 2**20, per_visitor: int = 6):
+        self._limit, self._per_visitor = limit, per_visitor
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[str, Pictures]] = OrderedDict()
+
+    def add(self, visitor: str, pictures: Pictures) -> str:
+        """Keep a collection; returns its token."""
+        token = secrets.token_urlsafe(16)
+        with self._lock:
+            self._kept[token] = (visitor, pictures)
+            own = [k for k, (owner, _) in self._kept.items() if owner == visitor]
+            for old in own[: -self._per_visitor]:
+                del self._kept[old]
+            while len(self._kept) > 1 and sum(p.nbytes for _, p in self._kept.values()) > self._limit:
+                self._kept.popitem(last=False)
+        return token
+
+    def get(self, token: str) -> Pictures | None:
+        """A collection, or None when it is no longer kept."""
+        with self._lock:
+            if token in self._kept:
+                self._kept.move_to_end(token)
+                return self._kept[token][1]
+        return None
+
+    def forget(self, visitor: str) -> None:
+        """Drop what a visitor who has left was looking at."""
+        with self._lock:
+            for token in [k for k, (owner, _) in self._kept.items() if owner == visitor]:
+                del self._kept[token]
+
+    @staticmethod
+    def url(token: str, name: str = "") -> str:
+        """The address of a picture, relative to the page so that it works behind a proxy."""
+        return f"media/{token}/{name}"
+
+    def routes(self) -> list[Route]:
+        """For the web server. The endpoint is a plain function: it runs off the event loop."""
+
+        def serve(request: Request) -> Response:
+            pictures = self.get(request.path_params["token"])
+            if pictures is None:
+                return Response("no longer kept", 404)
+            try:
+                content = pictures.png(request.path_params["name"])
+            except KeyError:
+                return Response("no such picture", 404)
+            except (PlaygroundError, TimeoutError) as error:
+                return Response(str(error) or "too slow", 503)
+            headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
+            return Response(content, media_type="image/png", headers=headers)
+
+        return [Route("/media/{token}/{name}", serve)]
+
+
+def data_url(picture: np.ndarray) -> str:
+    """A picture [H, W, 3] of bytes as a URL that holds it: for previews, which nobody fetches twice."""
+    png = to_png(Image.fromarray(picture), compress=1)
+    return "data:image/png;base64," + base64.b64encode(png).decode()

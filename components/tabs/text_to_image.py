@@ -1,0 +1,463 @@
+"""The tab Text to image: one prompt, one noise, and what guidance does with them."""
+
+from __future__ import annotations
+
+import html
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from components.charts import guidance_norms
+from components.controls import control, link_script
+from components.live import Live
+from components.media import Media, data_url
+from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
+from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
+from playground.errors import PlaygroundError
+from playground.grids import TITLES as GRID_TITLES
+from playground.guidance import RULES
+from playground.images.models import TextToImageModel, to_uint8
+from playground.images.text_to_image import Generated
+from playground.plan import Plan
+from playground.recipes import TextToImage
+from playground.sharing.views import NOISE_FRAMES, RunViews
+from playground.solvers import SOLVERS
+
+TITLE = "Text to image"
+NAMES = [name for name in TextToImage.model_fields if name != "sweep"]
+SWEEP = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 15.0)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "Unconditional (w = 0)": {"w": 0.0, "low": 0.0, "high": 1.0},
+    "No guidance (w = 1)": {"w": 1.0, "low": 0.0, "high": 1.0},
+    "Guidance (w = 4)": {"w": 4.0, "low": 0.0, "high": 1.0},
+    "Too much (w = 14)": {"w": 14.0, "low": 0.0, "high": 1.0},
+    "Too much, but in a window": {"w": 14.0, "low": 0.3, "high": 0.8},
+    "Away from the prompt (w = −1)": {"w": -1.0, "low": 0.0, "high": 1.0},
+}
+
+EQUATIONS = r"""
+One step needs the noise twice, with the prompt and without it, at the same $x_t$:
+
+$$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
+$$\hat\epsilon = u + w\,(c - u)$$
+
+Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$. The solver then follows the probability-flow ODE,
+here in the time of diffusion ($t$: 1 noise → 0 data; flow matching writes $1-t$), with
+$x_t = \alpha_t x_0 + \sigma_t \epsilon$:
+
+$$\frac{\mathrm d (x/\alpha)}{\mathrm d(\sigma/\alpha)} = \hat\epsilon(x, t)$$
+"""
+
+EXAMPLES = ["a cat on the grass", "a red car on the beach", "a castle at sunset", "a rocket in space"]
+
+FILM_ROWS = [
+    {"name": "x_t", "key": "noise", "help": "where the sampler stands, decoded"},
+    {"name": "x₀ without prompt", "key": "uncond", "help": "the picture that u believes in"},
+    {"name": "x₀ with prompt", "key": "cond", "help": "the picture that c believes in"},
+    {"name": "x₀ guided", "key": "guided", "help": "the picture that the solver is sent towards"},
+]
+
+
+def quick(recipe: TextToImage) -> TextToImage:
+    """What runs while a slider moves: few steps, the rest as it is."""
+    return recipe.but(steps=min(recipe.steps, 6), pictures=min(recipe.pictures, 2))
+
+
+def recipe_of(values: tuple[Any, ...], **more: Any) -> TextToImage:
+    """The recipe that the controls describe. An emptied number box is named, not guessed."""
+    return TextToImage.make(**dict(zip(NAMES, values, strict=True)), **more)
+
+
+def lines(*sentences: str) -> str:
+    """Sentences as HTML; they may quote what a visitor typed."""
+    return "".join(f"<p>{html.escape(s)}</p>" for s in sentences if s)
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
+def window_line(recipe: TextToImage, plan: Plan) -> str:
+    """Which steps guidance acts in, in words."""
+    row = plan.rows[0]
+    steps = [i + 1 for i, t in enumerate(row.times[:-1]) if len(row.guidance.branches(t)) == 2]
+    if recipe.w in (0.0, 1.0) or recipe.rule == "none":
+        return "One branch is enough here: the other is not computed."
+    if not steps:
+        return "The window holds no step: no guidance anywhere."
+    return f"Guidance acts in steps {steps[0]} to {steps[-1]} of {recipe.steps}."
+
+
+def said(recipe: TextToImage) -> str:
+    """The rule with this recipe's numbers, in both conventions."""
+    w = recipe.w
+    return (
+        f"û = u + {number(w)} (c − u) &nbsp;=&nbsp; {number(w)} c − {number(w - 1)} u"
+        f" &nbsp;&nbsp;(s = w − 1 = {number(w - 1)})"
+    )
+
+
+def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
+    count = result.count
+    again = " (kept from an equal run: nothing was computed)" if reused else ""
+    return (
+        f"{count.evaluations} model calls (NFE) · {count.sample_forwards} sample-forwards · "
+        f"{result.seconds:.2f} s · {model.device.title}{again}"
+    )
+
+
+def film(token: str, result: Generated, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
+    """The filmstrip's value for one row of a run."""
+    path = model.denoiser.schedule
+    suffix = "-all" if everything else ""
+    columns, missing = [], 0
+    for i, record in enumerate(result.trace):
+        t = float(record.t[row])
+        there = [True, record.computed("uncond")[row], record.computed("cond")[row], True]
+        missing += there.count(False)
+        columns.append(
+            {
+                "step": i + 1,
+                "t": t,
+                "level": f"σ/α = {number(float(path.noise_ratio(t)))}",
+                "url": Media.url(token, f"film-{row}-{i}{suffix}.png"),
+                "computed": [True] * 4 if everything else there,
+                "reason": "guidance did not need this branch here",
+            }
+        )
+    note = ""
+    if missing and everything:
+        note = f"{missing} denoiser calls that the run did not need are made when you look, and not in its NFE."
+    elif missing:
+        note = f"{missing} branches were not needed and not computed."
+    return {"tile": result.pictures.shape[-1], "rows": FILM_ROWS, "columns": columns, "note": note}
+
+
+def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
+    """The forward noising widget's value for one row of a run."""
+    path = model.denoiser.schedule
+    times = [k / (NOISE_FRAMES - 1) * path.t_max for k in range(NOISE_FRAMES)]
+    log_snr = [float(path.log_snr(t)) for t in times]
+    return {
+        "url": Media.url(token, f"noise-{row}-"),
+        "frames": NOISE_FRAMES,
+        "times": times,
+        "alpha": [float(path.alpha(t)) for t in times],
+        "sigma": [float(path.sigma(t)) for t in times],
+        "log_snr": [v if abs(v) != float("inf") else None for v in log_snr],
+        "note": "The noise is the one this picture was made from.",
+    }
+
+
+def token_row(model: TextToImageModel, prompt: str) -> dict[str, Any]:
+    tokens = model.text.tokens(prompt)
+    shown = [{"text": t.text, "kind": t.kind, "id": t.id} for t in tokens]
+    width = model.text.network.config.hidden_size
+    return {"tokens": shown, "note": f"{len(tokens)} tokens become {len(tokens)} × {width} numbers."}
+
+
+def latents_picture(token: str, result: Generated, row: int) -> str:
+    channels, height, width = result.latents.shape[1:]
+    size = result.pictures.shape[-1]
+    return (
+        f'<img src="{Media.url(token, f"latents-{row}.png")}" alt="latent channels" '
+        'style="width:100%;image-rendering:pixelated;border-radius:6px">'
+        f"<p>{channels} channels of {height} × {width}, mid-grey is 0. The decoder makes {size} × {size} "
+        "pixels of them.</p>"
+    )
+
+
+def sweep_tiles(selected: float, token: str | None = None) -> dict[str, Any]:
+    tiles = [
+        {
+            "value": w,
+            "label": f"w = {number(w)}",
+            "url": Media.url(token, f"picture-{i}.png") if token else None,
+        }
+        for i, w in enumerate(SWEEP)
+    ]
+    return {"axis": "w", "tiles": tiles, "selected": selected if selected in SWEEP else None, "caption": ""}
+
+
+def word_list(model: TextToImageModel) -> dict[str, Any]:
+    groups = [{"name": k, "words": v} for k, v in (model.vocabulary or {}).items()]
+    return {"examples": list(model.examples) or EXAMPLES, "groups": groups}
+
+
+def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
+    """Lay out the tab and connect it."""
+    live = Live(backend, TextToImage.tab)
+    default = TextToImage(model=next(iter(backend.models)))
+    shown = gr.State("")  # the token of the run on show
+
+    # --- layout ---------------------------------------------------------------------------------------
+    with gr.Row(elem_classes="dp-columns"):
+        with gr.Column(elem_classes="dp-card dp-controls"):
+            c: dict[str, Any] = {}
+            c["prompt"] = control(TextToImage, "prompt", lines=2, max_length=1000)
+            words = Words(elem_id="t2i-words")
+            c["w"] = control(TextToImage, "w")
+            both = gr.HTML(said(default), elem_classes="dp-readout", elem_id="t2i-conventions")
+            with gr.Row():
+                c["seed"] = control(TextToImage, "seed", scale=3)
+                dice = gr.Button("🎲", scale=1, min_width=44, elem_id="t2i-dice", elem_classes="dp-dice")
+            c["steps"] = control(TextToImage, "steps")
+            c["solver"] = control(
+                TextToImage, "solver", choices=[(f"{s.title} (order {s.order})", n) for n, s in SOLVERS.items()]
+            )
+            with gr.Accordion("More: negative prompt, window, grid, model", open=False):
+                c["negative"] = control(TextToImage, "negative", lines=1, max_length=1000)
+                c["rule"] = control(TextToImage, "rule", choices=[(r.title, n) for n, r in RULES.items()])
+                c["high"] = control(TextToImage, "high")
+                c["low"] = control(TextToImage, "low")
+                window = gr.HTML(elem_classes="dp-readout")
+                c["grid"] = control(TextToImage, "grid", choices=[(v, k) for k, v in GRID_TITLES.items()])
+                c["variable"] = control(TextToImage, "variable")
+                c["pictures"] = control(TextToImage, "pictures")
+                c["model"] = control(TextToImage, "model", choices=list(backend.models), value=default.model)
+        with gr.Column(elem_classes="dp-picture"):
+            error = gr.HTML(elem_classes="dp-error", elem_id="t2i-error")
+            stage = Stage(elem_id="t2i-stage")
+            with gr.Row():
+                status = gr.HTML(elem_classes="dp-readout", elem_id="t2i-status")
+                stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="t2i-stop")
+            notes = gr.HTML(elem_classes="dp-note", elem_id="t2i-notes")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Eight guidance scales, one noise")
+                sweep = Sweep(sweep_tiles(default.w), elem_id="t2i-sweep")
+                sweep_button = gr.Button("Run the sweep with these settings", size="sm", elem_id="t2i-sweep-run")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Filmstrip: what every step believed")
+                look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="t2i-look")
+                strip = Filmstrip(elem_id="t2i-film")
+                everything = gr.Checkbox(
+                    label="also compute the branches that guidance skipped",
+                    info="costs model calls that the run did not need; they are counted apart",
+                    elem_id="t2i-everything",
+                )
+        with gr.Column(elem_classes="dp-card dp-explain"):
+            gr.Markdown("#### What you see")
+            gr.Markdown(
+                EQUATIONS,
+                latex_delimiters=[
+                    {"left": "$$", "right": "$$", "display": True},
+                    {"left": "$", "right": "$", "display": False},
+                ],
+            )
+            gr.Markdown("#### Try")
+            presets = {name: gr.Button(name, size="sm") for name in PRESETS}
+            gr.Markdown("#### The two predictions, step by step")
+            chart = gr.Plot(show_label=False, elem_id="t2i-chart")
+            with gr.Accordion("Three parts: text encoder, denoiser, decoder", open=True):
+                tokens = Tokens(elem_id="t2i-tokens")
+                latents = gr.HTML(elem_classes="dp-readout", elem_id="t2i-latents")
+            with gr.Accordion("Forward noising: this picture at any t", open=True):
+                noise = Noising(elem_id="t2i-noising")
+
+    controls = [c[name] for name in NAMES]
+    details = [strip, look, chart, tokens, latents, noise]
+    outputs = [stage, status, error, notes, both, window, shown, *details]
+
+    # --- one run, from values to views ----------------------------------------------------------------
+    def show_result(event: Result, recipe: TextToImage, visitor: str, everything: bool) -> dict[Any, Any]:
+        result, model = event.value, backend.model(recipe.model)
+        token = media.add(visitor, RunViews(result, lambda make: backend.call(make, recipe.model)))
+        many = len(result.pictures) > 1
+        pictures = [
+            {
+                "url": Media.url(token, f"picture-{i}.png"),
+                "label": f"seed {recipe.seed + i}" if many else "",
+            }
+            for i in range(len(result.pictures))
+        ]
+        return {
+            stage: {"pictures": pictures, "live": False, "caption": recipe.prompt or "(no prompt)"},
+            status: lines(cost_line(result, model, event.reused)),
+            notes: lines(*model.text.notes(recipe.prompt), *model.text.notes(recipe.negative)),
+            shown: token,
+            strip: film(token, result, model, 0, everything),
+            look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
+            chart: guidance_norms(result.norms()),
+            tokens: token_row(model, recipe.prompt),
+            latents: latents_picture(token, result, 0),
+            noise: noising(token, model, 0),
+        }
+
+    def views(steps: Iterator[tuple[bool, Any]], recipe: TextToImage, visitor: str, everything: bool):
+        """The events of a run as updates of the page."""
+        warned: list[str] = []
+        for full, event in steps:
+            if isinstance(event, Result) and full:
+                yield show_result(event, recipe, visitor, everything)
+            elif isinstance(event, Result):
+                pictures = [{"url": data_url(p), "label": ""} for p in to_uint8(event.value.pictures)]
+                yield {stage: {"pictures": pictures, "live": True, "caption": f"{event.value.recipe.steps} steps"}}
+            elif isinstance(event, Preview) and full:
+                n = event.count
+                update: dict[Any, Any] = {
+                    status: lines(
+                        f"step {event.step} of {event.steps} · {n.evaluations} model calls · "
+                        f"{n.sample_forwards} sample-forwards"
+                    )
+                }
+                if event.pictures is not None:
+                    pictures = [{"url": data_url(p), "label": ""} for p in event.pictures]
+                    caption = f"x₀ as predicted at step {event.step}"
+                    update[stage] = {"pictures": pictures, "live": True, "caption": caption}
+                yield update
+            elif isinstance(event, Queued):
+                runs = "1 run is" if event.ahead == 1 else f"{event.ahead} runs are"
+                yield {status: lines(f"waiting: {runs} ahead of yours")}
+            elif isinstance(event, Note):
+                warned.append(event.text)
+                yield {notes: lines(*warned)}
+            elif isinstance(event, Failed):
+                yield {error: lines(event.text)}
+            elif isinstance(event, Stopped) and full:
+                yield {status: lines("stopped")}
+
+    def follow(request: gr.Request, everything: bool, values: tuple[Any, ...], settled: bool):
+        visitor = request.session_hash or ""
+        try:
+            recipe = recipe_of(values)
+            plan = recipe.plan(backend.model(recipe.model).denoiser.schedule) if known(recipe) else None
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        readout: dict[Any, Any] = {error: "", both: said(recipe)}
+        if plan is not None:
+            readout[window] = lines(window_line(recipe, plan))
+        yield readout
+        steps = live.follow(visitor, values, recipe, None if settled else quick)  # type: ignore[arg-type]
+        yield from views(steps, recipe, visitor, everything)
+
+    def known(recipe: TextToImage) -> bool:
+        return recipe.model in backend.models
+
+    def moved(request: gr.Request, everything: bool, *values: Any):
+        yield from follow(request, everything, values, settled=False)
+
+    def start(request: gr.Request, everything: bool, *values: Any):
+        live.announce(request.session_hash or "", values)
+        yield from follow(request, everything, values, settled=True)
+
+    def announce(request: gr.Request, *values: Any) -> None:
+        live.announce(request.session_hash or "", values)
+
+    inputs = [everything, *controls]
+    fast: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    running: dict[str, Any] = {
+        "trigger_mode": "always_last",
+        "show_progress": "hidden",
+        "concurrency_limit": None,
+        "api_visibility": "private",
+    }
+    touches = [e for x in controls for e in (x.input, getattr(x, "release", None)) if e is not None]
+    # In this order: the light message first. See components/live.py.
+    gr.on(touches, announce, controls, None, trigger_mode="multiple", **fast)
+    gr.on(touches, moved, inputs, outputs, **running)
+    gr.on([x.change for x in controls], None, controls, None, js=link_script(TextToImage, NAMES), **fast)
+
+    def then_start(event: Any) -> None:
+        event.then(start, inputs, outputs, **running)
+
+    # --- buttons ---------------------------------------------------------------------------------------
+    then_start(dice.click(lambda: random.randrange(2**31), None, c["seed"], **fast))
+    for name, button in presets.items():
+        wanted = PRESETS[name]
+        then_start(button.click(lambda wanted=wanted: list(wanted.values()), None, [c[k] for k in wanted], **fast))
+
+    def take_example(event: gr.EventData) -> str:
+        return str(event._data["text"])[:1000]
+
+    def add_word(prompt: str, event: gr.EventData) -> str:
+        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
+
+    then_start(words.example(take_example, None, c["prompt"], **fast))
+    then_start(words.word(add_word, c["prompt"], c["prompt"], **fast))
+
+    def stop_mine(request: gr.Request) -> None:
+        backend.stop(request.session_hash or "")
+
+    stop.click(stop_mine, None, None, **fast)
+
+    # --- the sweep, a run of its own -----------------------------------------------------------------
+    def run_sweep(request: gr.Request, *values: Any):
+        visitor = request.session_hash or ""
+        try:
+            recipe = recipe_of(values, sweep=SWEEP)
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        for event in backend.run(recipe, visitor, f"{TextToImage.tab}/sweep"):
+            if isinstance(event, Preview):
+                yield {sweep_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
+            elif isinstance(event, Result):
+                views_ = RunViews(event.value, lambda make: backend.call(make, recipe.model))
+                tiles = sweep_tiles(recipe.w, media.add(visitor, views_))
+                n = event.value.count
+                tiles["caption"] = (
+                    f"{n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
+                    f"{event.value.seconds:.2f} s for all eight"
+                )
+                yield {sweep: tiles, error: ""}
+            elif isinstance(event, Failed):
+                yield {error: lines(event.text)}
+        yield {sweep_button: gr.Button("Run the sweep with these settings", interactive=True)}
+
+    sweep_button.click(run_sweep, controls, [sweep, sweep_button, error], **running)
+
+    def pick(event: gr.EventData) -> float:
+        return float(event._data["value"])
+
+    then_start(sweep.pick(pick, None, c["w"], **fast))
+
+    # --- looking closer at a finished run ------------------------------------------------------------
+    def look_at(token: str, row: float, everything: bool, request: gr.Request):
+        kept = media.get(token)
+        if not isinstance(kept, RunViews):
+            return {}
+        result, model = kept.result, backend.model(kept.result.recipe.model)
+        index = min(int(row), len(result.pictures)) - 1
+        return {
+            strip: film(token, result, model, index, everything),
+            chart: guidance_norms(result.norms(index)),
+            latents: latents_picture(token, result, index),
+            noise: noising(token, model, index),
+        }
+
+    gr.on(
+        [look.release, everything.input], look_at, [shown, look, everything], [strip, chart, latents, noise], **fast
+    )
+
+    # --- opening the page -------------------------------------------------------------------------------
+    def restore(request: gr.Request):
+        recipe, told = TextToImage.from_query(dict(request.query_params))
+        if not known(recipe):
+            told.append(f"The link's model {recipe.model[:40]!r} is not on this page; {default.model!r} is used.")
+            recipe = recipe.but(model=default.model)
+        return {
+            **{c[name]: getattr(recipe, name) for name in NAMES},
+            words: word_list(backend.model(recipe.model)),
+            error: lines(*told),
+        }
+
+    def kept_sweep(request: gr.Request, *values: Any):
+        """The sweep of these settings, if it has been run lately (the first page's has)."""
+        recipe = recipe_of(values, sweep=SWEEP)
+        if backend.finished(recipe) is not None:
+            yield from run_sweep(request, *values)
+
+    opened = page.load(restore, None, [*controls, words, error], **fast)
+    then_start(opened)
+    opened.then(kept_sweep, controls, [sweep, sweep_button, error], **running)
+    c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **fast)
+
+    def left(request: gr.Request) -> None:
+        live.forget(request.session_hash or "")
+        media.forget(request.session_hash or "")
+
+    page.unload(left)
