@@ -29,9 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--compile", action="store_true", help="torch.compile the denoiser: slow to start, faster after")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     p.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
-    p.add_argument(
-        "--share", action="store_true", help="a public link by Gradio's tunnel; combine with --auth"
-    )
+    p.add_argument("--share", action="store_true", help="a public link by Gradio's tunnel; combine with --auth")
     p.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
     p.add_argument("--max-queue", type=int, default=40, metavar="N", help="runs that may wait (default: 40)")
     p.add_argument("--no-browser", action="store_true", help="do not open a browser")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 
 from playground.backend import FINAL, Backend, Event, Stopped
 from playground.recipes import Recipe
@@ -38,7 +38,7 @@ class Live:
             self._backend.stop(visitor, self._slot)
 
     def follow(
-        self, visitor: str, values: Hashable, recipe: Recipe, quick: Callable[[Recipe], Recipe] | None = None
+        self, visitor: str, values: Hashable, recipe: Recipe, quick: Recipe | None = None
     ) -> Iterator[tuple[bool, Event]]:
         """Run the recipe of these values: first a quick version, if one is given, then in full.
 
@@ -49,9 +49,9 @@ class Live:
         with self._lock:
             if quick is None:
                 self._remember(visitor, values)
-        if quick is not None and (short := quick(recipe)) != recipe and self._backend.finished(recipe) is None:
+        if quick is not None and quick != recipe and self._backend.finished(recipe) is None:
             # Allowed to finish, so that a moving hand sees pictures and not only beginnings.
-            for event in self._backend.run(short, visitor, f"{self._slot}/quick"):
+            for event in self._backend.run(quick, visitor, f"{self._slot}/quick"):
                 yield False, event
             if not self._rests(visitor, values):
                 return

@@ -131,8 +131,8 @@ def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
         return f"There is no setting called {field[:32]!r}."
     name, context = title(recipe, field), problem.get("ctx", {})
     limits = {
-        "greater_than_equal": "must be at least {ge}",
-        "less_than_equal": "must be at most {le}",
+        "greater_than_equal": "must be at least {ge:g}",
+        "less_than_equal": "must be at most {le:g}",
         "string_too_long": "is too long: at most {max_length} characters are taken",
         "literal_error": "must be one of {expected}",
         "too_long": "has too many entries: at most {max_length}",

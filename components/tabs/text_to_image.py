@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import random
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -51,6 +53,11 @@ $x_t = \alpha_t x_0 + \sigma_t \epsilon$:
 $$\frac{\mathrm d (x/\alpha)}{\mathrm d(\sigma/\alpha)} = \hat\epsilon(x, t)$$
 """
 
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
+
 EXAMPLES = ["a cat on the grass", "a red car on the beach", "a castle at sunset", "a rocket in space"]
 
 FILM_ROWS = [
@@ -61,9 +68,15 @@ FILM_ROWS = [
 ]
 
 
-def quick(recipe: TextToImage) -> TextToImage:
-    """What runs while a slider moves: few steps, the rest as it is."""
-    return recipe.but(steps=min(recipe.steps, 6), pictures=min(recipe.pictures, 2))
+def quick(recipe: TextToImage, pace: float) -> TextToImage:
+    """What runs while a slider moves: as many steps as fit into a quarter of a second, two pictures at most.
+
+    Args:
+        pace: seconds per sample-forward, as measured in earlier runs.
+    """
+    pictures = min(recipe.pictures, 2)
+    steps = max(3, min(8, round(0.25 / (2 * pictures * pace))))
+    return recipe.but(steps=min(recipe.steps, steps), pictures=pictures)
 
 
 def recipe_of(values: tuple[Any, ...], **more: Any) -> TextToImage:
@@ -229,33 +242,31 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
                 gr.Markdown("#### Eight guidance scales, one noise")
                 sweep = Sweep(sweep_tiles(default.w), elem_id="t2i-sweep")
                 sweep_button = gr.Button("Run the sweep with these settings", size="sm", elem_id="t2i-sweep-run")
-            with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Filmstrip: what every step believed")
-                look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="t2i-look")
-                strip = Filmstrip(elem_id="t2i-film")
-                everything = gr.Checkbox(
-                    label="also compute the branches that guidance skipped",
-                    info="costs model calls that the run did not need; they are counted apart",
-                    elem_id="t2i-everything",
-                )
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("#### What you see")
-            gr.Markdown(
-                EQUATIONS,
-                latex_delimiters=[
-                    {"left": "$$", "right": "$$", "display": True},
-                    {"left": "$", "right": "$", "display": False},
-                ],
-            )
+            gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
             gr.Markdown("#### Try")
-            presets = {name: gr.Button(name, size="sm") for name in PRESETS}
+            with gr.Row(elem_classes="dp-presets"):
+                presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
             gr.Markdown("#### The two predictions, step by step")
             chart = gr.Plot(show_label=False, elem_id="t2i-chart")
-            with gr.Accordion("Three parts: text encoder, denoiser, decoder", open=True):
-                tokens = Tokens(elem_id="t2i-tokens")
-                latents = gr.HTML(elem_classes="dp-readout", elem_id="t2i-latents")
-            with gr.Accordion("Forward noising: this picture at any t", open=True):
-                noise = Noising(elem_id="t2i-noising")
+    with gr.Column(elem_classes="dp-card"):
+        gr.Markdown("#### Filmstrip: what every step believed")
+        look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="t2i-look")
+        strip = Filmstrip(elem_id="t2i-film")
+        everything = gr.Checkbox(
+            label="also compute the branches that guidance skipped",
+            info="costs model calls that the run did not need; they are counted apart",
+            elem_id="t2i-everything",
+        )
+    with gr.Row(elem_classes="dp-halves"):
+        with gr.Column(elem_classes="dp-card"):
+            gr.Markdown("#### Three parts: text encoder, denoiser, decoder")
+            tokens = Tokens(elem_id="t2i-tokens")
+            latents = gr.HTML(elem_classes="dp-readout", elem_id="t2i-latents")
+        with gr.Column(elem_classes="dp-card"):
+            gr.Markdown("#### Forward noising: this picture at any t")
+            noise = Noising(elem_id="t2i-noising")
 
     controls = [c[name] for name in NAMES]
     details = [strip, look, chart, tokens, latents, noise]
@@ -331,7 +342,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         if plan is not None:
             readout[window] = lines(window_line(recipe, plan))
         yield readout
-        steps = live.follow(visitor, values, recipe, None if settled else quick)  # type: ignore[arg-type]
+        short = quick(recipe, backend.pace(recipe.model)) if not settled else None
+        steps = live.follow(visitor, values, recipe, short)
         yield from views(steps, recipe, visitor, everything)
 
     def known(recipe: TextToImage) -> bool:
@@ -432,6 +444,33 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
     gr.on(
         [look.release, everything.input], look_at, [shown, look, everything], [strip, chart, latents, noise], **fast
     )
+
+    # --- the same for programs --------------------------------------------------------------------------
+    def text_to_image(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
+        """One picture or several, as base64 PNG, from the fields of a TextToImage recipe."""
+        if not isinstance(recipe, dict):
+            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
+        try:
+            made = TextToImage.make(**recipe)
+            visitor = request.session_hash or ""
+            for event in backend.run(made, visitor, f"{TextToImage.tab}/api"):
+                if isinstance(event, Failed):
+                    raise gr.Error(event.text, print_exception=False)
+                if isinstance(event, Result):
+                    run = RunViews(event.value, lambda make: backend.call(make, made.model))
+                    files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
+                    return {
+                        "pictures": [base64.b64encode(f).decode() for f in files],
+                        "evaluations": event.value.count.evaluations,
+                        "sample_forwards": event.value.count.sample_forwards,
+                        "seconds": event.value.seconds,
+                        "link": "?" + urlencode(made.to_query()),
+                    }
+        except PlaygroundError as problem:
+            raise gr.Error(str(problem), print_exception=False) from None
+        raise gr.Error("The run was stopped.", print_exception=False)
+
+    gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
 
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):

@@ -122,7 +122,7 @@ class _Run:
         """Whether the reader has seen the last preview, and a moment has passed since."""
         with self._news:
             unread = any(isinstance(e, Preview) and e.pictures is not None for e in self._events)
-        return not unread and time.monotonic() - self.previewed > 0.08
+        return not unread and time.monotonic() - self.previewed > 0.12
 
 
 class _Results:
@@ -181,6 +181,7 @@ class Backend:
         self._lock = threading.Condition()
         self._waiting: list[_Run] = []
         self._active: _Run | None = None
+        self._pace: dict[str, float] = {}
         self._tasks: deque[tuple[Callable[[], Any], Future]] = deque()
         self._runs: dict[tuple[str, str], _Run] = {}
         self._last_turn: OrderedDict[str, float] = OrderedDict()
@@ -232,6 +233,10 @@ class Backend:
     def finished(self, recipe: Recipe) -> Generated | None:
         """The result of an equal recipe, if it is still kept."""
         return self._results.get(recipe)
+
+    def pace(self, model: str) -> float:
+        """Seconds per sample-forward of a model in its last runs; a guess before the first."""
+        return self._pace.get(model, 0.02)
 
     def stop(self, visitor: str, slot: str | None = None) -> None:
         """Stop a visitor's runs (in one slot, or all) before their next denoiser call."""
@@ -364,6 +369,8 @@ class Backend:
                 for event in job.work:
                     if isinstance(event, Generated):
                         self._results.put(event)
+                        measured = event.seconds / event.count.sample_forwards
+                        self._pace[job.recipe.model] = 0.5 * (self.pace(job.recipe.model) + measured)
                         final = Result(event)
                         break
                     if isinstance(event, Progress):
