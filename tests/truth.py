@@ -95,11 +95,11 @@ def fitted_order(steps: Sequence[int], errors: Sequence[float]) -> float:
 
 
 class Toy(Field):
-    """A smooth made-up field that notes every call. Its condition is a number added to the noise; None is 0."""
+    """A smooth made-up field that notes every call. Its condition is a number added to its answer; None is 0."""
 
     shape = (3,)
 
-    def __init__(self, schedule: Schedule | None = None, kind: Kind = "eps"):
+    def __init__(self, schedule: Schedule | None = None, kind: Kind = "v"):
         super().__init__()
         self.schedule, self.kind = schedule or VP(), kind
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []

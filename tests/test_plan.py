@@ -1,0 +1,81 @@
+import pytest
+from truth import every_schedule
+
+from playground.errors import RecipeError
+from playground.fields import Count
+from playground.guidance import CFG, Guidance
+from playground.plan import Plan, Row
+from playground.schedules import VP, Linear
+from playground.solvers import DPMSolverPP2M
+
+TIMES = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+def row(solver="ddim", w=4.0, times=TIMES, rule=CFG, **more):
+    return Row(0, times, solver, rule(w), **more)
+
+
+def lanes(*rows, path=None):
+    return Plan(rows).lanes(path or VP())
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [("ddim", 4), ("euler", 4), ("dpmpp_2m", 4), ("heun", 7)])
+@pytest.mark.parametrize(("w", "branches"), [(4.0, 2), (1.0, 1), (0.0, 1)])
+def test_cost_of_one_row(solver, evaluations, w, branches):
+    plan = Plan((row(solver, w),))
+    assert plan.cost(VP()) == Count(evaluations, evaluations * branches)
+
+
+def test_heun_in_t_down_to_clean_data_costs_two_a_step():
+    assert Plan((row("heun", 1.0, variable="t"),)).cost(Linear()) == Count(8, 8)
+
+
+def test_window_costs_a_second_branch_only_inside():
+    plan = Plan((Row(0, TIMES, "ddim", CFG(4.0, low=0.5, high=0.75)),))
+    assert plan.cost(VP()) == Count(4, 4 + 2)
+
+
+def test_window_counts_both_stages_of_a_step_by_their_own_time():
+    # Heun asks at 1, .75 | .75, .5 | .5, .25 | .25: the window holds .75 twice.
+    plan = Plan((Row(0, TIMES, "heun", CFG(4.0, low=0.7, high=0.8)),))
+    assert plan.cost(VP()) == Count(7, 7 + 2)
+
+
+def test_rows_share_evaluations_and_add_up_forwards():
+    plan = Plan(tuple(row(w=w) for w in (0.0, 1.0, 4.0)))
+    assert plan.cost(VP()) == Count(4, 4 * (1 + 1 + 2))
+
+
+def test_longest_row_sets_the_number_of_evaluations():
+    plan = Plan((row(w=1.0), row("heun", 1.0), row(w=1.0, times=(0.5, 0.0))))
+    assert plan.cost(VP()) == Count(7, 4 + 7 + 1)
+
+
+def test_queries_are_per_step():
+    assert row("heun").queries(VP()) == ((1.0, 0.75), (0.75, 0.5), (0.5, 0.25), (0.25,))
+
+
+def test_rows_that_differ_in_scale_prompt_or_start_share_a_lane():
+    later = (0.6, 0.5, 0.4, 0.2, 0.0)
+    assert lanes(row(w=0.0), row(w=4.0, cond="a"), row(times=later)) == [[0, 1, 2]]
+
+
+def test_rows_that_ask_differently_have_their_own_lane():
+    different = [row(), row("heun"), row(times=(1.0, 0.5, 0.0)), row(rule=Guidance), row()]
+    assert lanes(*different) == [[0, 4], [1], [2], [3]]
+
+
+def test_heun_rows_that_stop_above_clean_data_ask_once_more():
+    assert lanes(row("heun"), row("heun", times=(1.0, 0.8, 0.6, 0.4, 0.2))) == [[0], [1]]
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+def test_lanes_hold_every_row_once(path):
+    rows = [row(s, w, variable=None) for s in ("ddim", "heun", "dpmpp_2m") for w in (0.0, 1.0, 4.0)]
+    assert sorted(i for lane in Plan(tuple(rows)).lanes(path) for i in lane) == list(range(9))
+
+
+def test_too_few_steps_for_a_solver_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(DPMSolverPP2M, "minimum_steps", 5)
+    with pytest.raises(RecipeError, match=r"DPM-Solver\+\+\(2M\) needs at least 5 steps\."):
+        Plan((row("dpmpp_2m"),))
