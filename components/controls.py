@@ -37,6 +37,13 @@ def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Co
     return gr.Textbox(**common)
 
 
+def marks(recipe: type[Recipe], name: str, *at: tuple[float, str]) -> str:
+    """HTML for marks under a slider's track, at (value, label)."""
+    low, high = bounds(recipe.model_fields[name])
+    spans = [f'<span style="left:{(value - low) / (high - low):.2%}">{label}</span>' for value, label in at]
+    return f'<div class="dp-marks" aria-hidden="true">{"".join(spans)}</div>'
+
+
 def link_script(recipe: type[Recipe], names: list[str]) -> str:
     """JavaScript that writes the controls' values into the address bar, as `Recipe.to_query` would.
 

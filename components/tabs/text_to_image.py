@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from components.charts import guidance_norms
-from components.controls import control, link_script
+from components.controls import control, link_script, marks
 from components.live import Live
 from components.media import Media, data_url
 from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
@@ -115,7 +115,7 @@ def said(recipe: TextToImage) -> str:
 
 def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
     count = result.count
-    again = " (kept from an equal run: nothing was computed)" if reused else ""
+    again = " (kept from an equal run)" if reused else ""
     return (
         f"{count.evaluations} model calls (NFE) · {count.sample_forwards} sample-forwards · "
         f"{result.seconds:.2f} s · {model.device.title}{again}"
@@ -213,6 +213,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
             c["prompt"] = control(TextToImage, "prompt", lines=2, max_length=1000)
             words = Words(elem_id="t2i-words")
             c["w"] = control(TextToImage, "w")
+            gr.HTML(marks(TextToImage, "w", (0.0, "0"), (1.0, "1")), elem_id="t2i-marks")
             both = gr.HTML(said(default), elem_classes="dp-readout", elem_id="t2i-conventions")
             with gr.Row():
                 c["seed"] = control(TextToImage, "seed", scale=3)
@@ -489,6 +490,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         recipe = recipe_of(values, sweep=SWEEP)
         if backend.finished(recipe) is not None:
             yield from run_sweep(request, *values)
+        else:
+            yield gr.skip()
 
     opened = page.load(restore, None, [*controls, words, error], **fast)
     then_start(opened)
