@@ -1,0 +1,276 @@
+"""Trains the denoiser and its text encoder together on precomputed latents.
+
+    python -m training.denoiser --steps 20000                  # resumes from its checkpoint, if there is one
+    python -m training.denoiser --steps 40000 --from FOLDER    # starts from the averaged weights of a model folder
+
+v-prediction (Salimans & Ho 2022) under the DDPM linear schedule (Ho et al. 2020; betas 1e-4 to 0.02, 1000 steps).
+The learning rate is constant, so a run can always be continued; what is kept is an average of the weights over
+about the last tenth of the training (Karras et al. 2024, EDM2), which does what annealing would do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from training import common, latents, text
+from training.scenes import Scene
+
+TRAIN_TIMESTEPS = 1000
+BETA_START, BETA_END = 1e-4, 0.02
+COUNTERS = "training.json"
+"""The file of a model folder that says how long it was trained."""
+
+
+def alphas_and_sigmas() -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha_t and sigma_t of the DDPM linear schedule, each [1000]: x_t = alpha_t x_0 + sigma_t eps."""
+    betas = torch.linspace(BETA_START, BETA_END, TRAIN_TIMESTEPS, dtype=torch.float64)
+    kept = torch.cumprod(1 - betas, 0)
+    return kept.sqrt().float(), (1 - kept).sqrt().float()
+
+
+def timestep_weights() -> torch.Tensor:
+    """Probability of each timestep in training, [1000].
+
+    Most of the linear schedule's steps are nearly pure noise, where there is little to learn: four fifths of the
+    draws are normal in log-SNR (mean -1, deviation 2), much like the logit-normal times that Esser et al. 2024
+    found best for flows; the rest are uniform.
+    """
+    alpha, sigma = (x.double() for x in alphas_and_sigmas())
+    log_snr = 2 * (alpha.log() - sigma.log())
+    spacing = -torch.gradient(log_snr)[0]
+    density = torch.exp(-0.5 * ((log_snr + 1) / 2).square()) * spacing
+    return (0.8 * density / density.sum() + 0.2 / TRAIN_TIMESTEPS).float()
+
+
+def build_unet(
+    latent_channels: int, text_width: int, channels: tuple[int, ...] = (96, 192)
+) -> UNet2DConditionModel:
+    """An untrained denoiser with cross-attention on both resolutions, 16x16 and 8x8.
+
+    ``attention_head_dim`` is, by a historical misnomer, the number of heads. Every residual branch starts at zero.
+    """
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * len(channels),
+        up_block_types=("CrossAttnUpBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    lasts: list[nn.Module] = [unet.conv_out]
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D):
+            lasts.append(module.conv2)
+        elif isinstance(module, Attention):
+            lasts.append(module.to_out[0])
+        elif isinstance(module, FeedForward):
+            lasts.append(module.net[-1])
+    for last in lasts:
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+    return unet.to(memory_format=torch.channels_last)
+
+
+class Batches:
+    """Training batches as a pure function of the step, so that a resumed run repeats an uninterrupted one."""
+
+    def __init__(
+        self, images: torch.Tensor, truths: list[Scene], captioner: text.Captioner, batch: int, dropout: float
+    ) -> None:
+        self.images, self.truths, self.captioner = images, truths, captioner
+        self.batch, self.dropout = batch, dropout
+        self.alpha, self.sigma = alphas_and_sigmas()
+        self.timesteps = timestep_weights()
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noisy latents [B, C, 16, 16], timesteps [B], token ids [B, 32] and velocities v [B, C, 16, 16]."""
+        generator, rng = torch.Generator().manual_seed(step), random.Random(step)
+        # Each pass goes through all scenes once, in an order of its own.
+        count = len(self.truths)
+        chosen = [self._order(i // count)[i % count] for i in range(step * self.batch, (step + 1) * self.batch)]
+        ids = [
+            self.captioner.empty if rng.random() < self.dropout else self.captioner(self.truths[i], rng)
+            for i in chosen
+        ]
+        x = self.images[chosen].float()
+        noise = torch.randn(x.shape, generator=generator)
+        t = torch.multinomial(self.timesteps, self.batch, replacement=True, generator=generator)
+        alpha, sigma = self.alpha[t].view(-1, 1, 1, 1), self.sigma[t].view(-1, 1, 1, 1)
+        return alpha * x + sigma * noise, t, torch.tensor(ids), alpha * noise - sigma * x
+
+    def _order(self, epoch: int) -> list[int]:
+        if getattr(self, "_epoch", None) != epoch:
+            self._epoch = epoch
+            self._shuffled = torch.randperm(
+                len(self.truths), generator=torch.Generator().manual_seed(epoch)
+            ).tolist()
+        return self._shuffled
+
+
+@dataclasses.dataclass
+class Trainer:
+    """The networks being trained with their optimiser, average and step count."""
+
+    tokenizer: PreTrainedTokenizerFast
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    device: torch.device
+    rate: float = 1e-3
+    warmup: int = 300
+    step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    first: int = 0
+    """The step at which the optimiser started, from which its warm-up counts."""
+
+    def __post_init__(self) -> None:
+        self.text_encoder.to(self.device).train()
+        self.unet.to(self.device, memory_format=torch.channels_last).train()
+        self.parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.average = common.Average(self.parameters)
+
+    def update(self, noisy: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, velocity: torch.Tensor) -> float:
+        """One optimiser step on a batch; returns its loss, the mean squared error of v."""
+        noisy, t, ids, velocity = (x.to(self.device) for x in (noisy, t, ids, velocity))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * min(1.0, (self.step - self.first + 1) / self.warmup)
+        with common.autocast(self.device):
+            states = self.text_encoder(ids)[0]
+            predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, states).sample
+        loss = (predicted.float() - velocity).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.step)
+        self.step += 1
+        self.samples += len(ids)
+        return loss.item()
+
+    def state(self) -> dict:
+        """Everything that resuming needs."""
+        return {
+            "text_encoder": self.text_encoder.state_dict(),
+            "unet": self.unet.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.values,
+            "counters": self.counters() | {"first": self.first},
+        }
+
+    def counters(self) -> dict[str, float]:
+        """How long the networks were trained: updates, samples and seconds."""
+        return {"step": self.step, "samples": self.samples, "seconds": self.seconds}
+
+    def restore(self, state: dict) -> None:
+        """Inverse of :meth:`state`."""
+        self.text_encoder.load_state_dict(state["text_encoder"])
+        self.unet.load_state_dict(state["unet"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load(state["average"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+
+    def save_averaged(self, folder: Path) -> None:
+        """Write the averaged networks, half precision, as a diffusers folder's ``unet`` and ``text_encoder``."""
+        with self.average.applied():
+            for name, network in (("unet", self.unet), ("text_encoder", self.text_encoder)):
+                half = (
+                    type(network).from_config(network.config) if name == "unet" else CLIPTextModel(network.config)
+                )
+                half.load_state_dict(network.state_dict())
+                half.half().save_pretrained(folder / name)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        (folder / COUNTERS).write_text(json.dumps(self.counters()) + "\n")
+
+
+def fresh(device: torch.device, latent_channels: int, rate: float) -> Trainer:
+    """A trainer with untrained networks."""
+    tokenizer = text.build_tokenizer()
+    encoder = text.build_text_encoder(tokenizer)
+    unet = build_unet(latent_channels, encoder.config.hidden_size)
+    return Trainer(tokenizer, encoder, unet, device, rate)
+
+
+def from_folder(folder: Path, device: torch.device, rate: float) -> Trainer:
+    """A trainer that starts from the weights of a model folder, with a fresh optimiser."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    if tokenizer.get_vocab() != text.build_tokenizer().get_vocab():
+        raise ValueError(f"The vocabulary of {folder} is not this world's.")
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    trainer = Trainer(tokenizer, encoder, unet, device, rate)
+    for name, value in json.loads((folder / COUNTERS).read_text()).items():
+        setattr(trainer, name, value)
+    trainer.first = trainer.step
+    return trainer
+
+
+def main() -> None:
+    """Train the denoiser and the text encoder; an interrupted run resumes from its checkpoint."""
+    parser = common.parser(main.__doc__)
+    parser.add_argument("--steps", type=int, default=20_000, help="step to train up to, earlier runs included")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--dropout", type=float, default=0.1, help="share of captions left out, for guidance")
+    parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="model folder to start from when there is no checkpoint"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the networks first")
+    o = parser.parse_args()
+
+    device = common.prepare(o.threads)
+    checkpoint = o.work / "denoiser.pt"
+    autoencoder = AutoencoderTiny.from_pretrained(o.work / "autoencoder")
+    images, truths = latents.load(latents.folder_for(o.work, autoencoder))
+    channels = images.shape[1]
+    trainer = from_folder(o.start, device, o.rate) if o.start else fresh(device, channels, o.rate)
+    if checkpoint.exists():
+        trainer.restore(common.load_checkpoint(checkpoint, device))
+    batches = Batches(images, truths, text.Captioner(trainer.tokenizer), o.batch, o.dropout)
+    if o.compile:
+        trainer.unet.compile()
+        trainer.text_encoder.compile()
+    size = sum(p.numel() for p in trainer.parameters) / 1e6
+    print(f"{len(truths)} scenes, {size:.1f} M parameters, from step {trainer.step}", flush=True)
+
+    def save() -> None:
+        common.save_checkpoint(checkpoint, trainer.state())
+        trainer.save_averaged(o.work / "denoiser")
+
+    progress, saved = common.Progress(o.steps, trainer.step, "denoiser"), time.monotonic()
+    started = saved - trainer.seconds
+    while trainer.step < o.steps:
+        loss = trainer.update(*batches(trainer.step))
+        trainer.seconds = time.monotonic() - started
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"The loss is {loss} at step {trainer.step}; the last checkpoint is intact.")
+        progress.update(o.batch, v_mse=loss)
+        if time.monotonic() - saved > 60 * o.minutes:
+            save()
+            saved = time.monotonic()
+    save()
+
+
+if __name__ == "__main__":
+    main()
