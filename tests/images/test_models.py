@@ -1,0 +1,396 @@
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from playground.devices import choose_device
+from playground.errors import ModelError
+from playground.images.models import Autoencoder, load_model, locate, to_images, to_uint8
+
+CPU = choose_device("cpu")
+
+
+def is_a_sentence(text):
+    return text.endswith(".") and text.count(". ") == 0 and "\n" not in text and "Traceback" not in text
+
+
+# Tokens.
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_tokens_fill_the_context_and_say_where_they_stand(models, name):
+    prompt = "a red  cat"
+    tokens = models[name].text.tokens(prompt)
+    assert len(tokens) == models[name].text.length
+    assert [(t.text, prompt[t.start : t.end]) for t in tokens if t.kind == "word"] == [
+        ("a", "a"),
+        ("red", "red"),
+        ("cat", "cat"),
+    ]
+    assert [t.kind for t in tokens[:5]] == ["special", "word", "word", "word", "special"]
+    assert {t.kind for t in tokens[5:]} == {"padding"}
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_token_numbers_are_those_the_network_reads(models, name):
+    text = models[name].text
+    ids = text.tokenizer("a red cat", padding="max_length", max_length=text.length).input_ids
+    assert [t.id for t in text.tokens("a red cat")] == ids
+
+
+def test_unknown_words_are_tokens_of_their_own_kind(models):
+    prompt = "a purple cat"
+    tokens = models["sd2"].text.tokens(prompt)
+    assert [(t.text, t.kind) for t in tokens[1:4]] == [("a", "word"), ("purple", "unknown"), ("cat", "word")]
+
+
+def test_unknown_words_are_named_once(models):
+    (note,) = models["sd2"].text.notes("purple cat on Purple purple xylophone, grass")
+    assert "“purple”" in note
+    assert "“xylophone”" in note
+    assert "“,”" not in note
+    assert note.count("“purple”") == 1
+    assert is_a_sentence(note)
+
+
+def test_many_or_long_unknown_words_make_a_short_note(models):
+    (note,) = models["sd2"].text.notes("q" * 500 + " u v w x y z u1")
+    assert len(note) < 250
+    assert "and more" in note
+
+
+@pytest.mark.parametrize("prompt", ["", "a red cat", "A RED cat"])
+def test_nothing_is_noted_of_a_prompt_that_is_read(models, prompt):
+    assert models["sd2"].text.notes(prompt) == []
+
+
+def test_a_prompt_that_is_too_long_is_noted(models):
+    text = models["sd2"].text
+    assert text.notes("cat " * (text.length - 2)) == []
+    (note,) = text.notes("cat " * (text.length - 1))
+    assert f"has {text.length - 1} tokens and the model reads {text.length - 2}" in note
+    assert len(text.tokens("cat " * 100)) == text.length
+
+
+@pytest.mark.parametrize("prompt", ["<script>", "قطة", "🐱" * 50, "\0", "x" * 10_000, "</s> <pad>"])
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_any_text_can_be_encoded(models, name, prompt):
+    text = models[name].text
+    assert bool(torch.isfinite(text.encode([prompt])).all())
+    assert len(text.tokens(prompt)) == text.length
+    assert all(is_a_sentence(n) for n in text.notes(prompt))
+
+
+# Token states.
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_states_are_those_of_the_pipeline(models, pipelines, name):
+    expected, empty = pipelines[name].encode_prompt("a red cat", "cpu", 1, True)
+    states = models[name].text.encode(["a red cat", ""])
+    torch.testing.assert_close(states, torch.cat([expected, empty]), rtol=0, atol=1e-5)
+
+
+class Counts:
+    def __init__(self, network):
+        self.network, self.calls = network, 0
+
+    def __call__(self, ids):
+        self.calls += 1
+        return self.network(ids)
+
+
+@pytest.fixture
+def counted(models, monkeypatch):
+    text = load_text(models["sd2"])
+    return text, text.network
+
+
+def load_text(model):
+    from playground.images.models import TextEncoder
+
+    text = TextEncoder(model.text.tokenizer, model.text.network, CPU, remember=3)
+    text.network = Counts(text.network)
+    return text
+
+
+def test_a_prompt_is_encoded_once(counted):
+    text, network = counted
+    first = text.encode(["cat", "dog", "cat"])
+    assert network.calls == 2
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(text.encode(["dog"])[0], first[1])
+    assert network.calls == 2
+
+
+def test_only_the_last_prompts_are_remembered(counted):
+    text, network = counted
+    text.encode(["cat", "dog"])
+    text.encode(["cat"])  # makes "dog" the oldest
+    text.encode(["red", "blue"])
+    assert network.calls == 4
+    text.encode(["cat"])
+    assert network.calls == 4
+    text.encode(["dog"])
+    assert network.calls == 5
+
+
+def test_more_prompts_than_are_remembered_are_all_encoded(counted):
+    text, _ = counted
+    assert len(text.encode(["a", "red", "green", "cat", "dog"])) == 5
+
+
+def test_states_do_not_depend_on_the_neighbours(counted, models):
+    text, _ = counted
+    assert torch.equal(text.encode(["cat", "dog", "sky"])[1:2], load_text(models["sd2"]).encode(["dog"]))
+
+
+# The denoiser.
+
+
+def test_kind_and_path_come_from_the_checkpoint(models):
+    found = {name: (m.denoiser.kind, m.denoiser.schedule.name, m.denoiser.shape) for name, m in models.items()}
+    assert found == {
+        "sd1": ("eps", "discrete", (4, 8, 8)),
+        "sd2": ("v", "discrete", (4, 8, 8)),
+        "flow": ("velocity", "linear", (4, 8, 8)),
+    }
+
+
+class Hears:
+    """Stands in for a UNet and notes the timesteps it is told."""
+
+    def __init__(self, network):
+        self.config, self.state_dict, self.told = network.config, network.state_dict, []
+
+    def __call__(self, x, timestep, return_dict, **condition):
+        self.told.append(timestep)
+        return (x,)
+
+
+def denoiser_with(model, config):
+    from playground.images.models import Denoiser
+
+    return Denoiser(Hears(model.denoiser.network), config, model.text, CPU, "test")
+
+
+@pytest.mark.parametrize(
+    ("config", "t", "expected"),
+    [
+        ({"beta_schedule": "linear"}, [1.0, 0.5, 0.001, 0.4005], [999, 499, 0, 399.5]),
+        ({"beta_schedule": "linear", "num_train_timesteps": 100}, [1.0, 0.5, 0.01], [99, 49, 0]),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, [1.0, 0.5, 0.001], [1000, 500, 1]),
+    ],
+)
+def test_network_is_told_its_own_timesteps(models, config, t, expected):
+    denoiser = denoiser_with(models["sd1"], config)
+    x = torch.zeros(len(t), 4, 8, 8)
+    denoiser.predict(x, torch.tensor(t, dtype=torch.float64), denoiser.encode([""] * len(t)))
+    (told,) = denoiser.network.told
+    torch.testing.assert_close(told, torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-3)
+
+
+@pytest.mark.xfail(strict=True, reason="flow models are told 1000 t whatever number of levels they were trained on")
+def test_flow_timesteps_follow_the_number_of_levels(models):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=100)
+    scheduler.set_timesteps(sigmas=[1.0, 0.5])
+    denoiser = denoiser_with(models["sd1"], dict(scheduler.config) | {"_class_name": type(scheduler).__name__})
+    told = denoiser.timestep(torch.tensor([1.0, 0.5], dtype=torch.float64))
+    assert told.tolist() == scheduler.timesteps.tolist()
+
+
+def test_output_that_is_not_known_is_named(models):
+    with pytest.raises(ModelError, match="'score'") as caught:
+        denoiser_with(models["sd1"], {"prediction_type": "score"})
+    assert is_a_sentence(str(caught.value))
+
+
+def test_identity_tells_models_apart(models):
+    assert len({m.denoiser.identity for m in models.values()}) == 3
+
+
+def test_identity_changes_with_any_layer_and_not_with_the_folder(folders, tmp_path):
+    shutil.copytree(folders["sd1"], tmp_path / "copy")
+    a, b = load_model(str(folders["sd1"]), CPU), load_model(str(tmp_path / "copy"), CPU)
+    assert a.denoiser.identity == b.denoiser.identity
+    before = b.denoiser.identity
+    with torch.no_grad():
+        b.denoiser.network.conv_out.weight.mul_(1.01)
+    assert denoiser_with(b, {}).identity.split("/")[0] != before.split("/")[0]
+
+
+# The autoencoder.
+
+
+def small_autoencoder(**config):
+    torch.manual_seed(0)
+    return AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, **config).eval()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.18215, None), (1.5305, 0.0609)])
+def test_latents_are_scaled_and_shifted_as_diffusers_says(scale, shift):
+    network = small_autoencoder(scaling_factor=scale, shift_factor=shift)
+    ours, latents = Autoencoder(network, CPU), torch.randn(3, 4, 8, 8)
+    with torch.no_grad():
+        expected = network.decode(latents / scale + (shift or 0)).sample.clamp(-1, 1)
+        pictures = expected
+        back = (network.encode(pictures).latent_dist.mode() - (shift or 0)) * scale
+    torch.testing.assert_close(ours.decode(latents), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.encode(pictures), back, rtol=0, atol=1e-5)
+
+
+def test_pictures_stay_within_their_range(models):
+    for model in models.values():
+        pictures = model.autoencoder.decode(50 * torch.randn(2, 4, 8, 8))
+        assert float(pictures.abs().max()) <= 1
+
+
+def test_bytes_are_those_of_the_image_processor():
+    from diffusers.image_processor import VaeImageProcessor
+
+    pictures = torch.linspace(-1.2, 1.2, 2 * 3 * 5 * 7).reshape(2, 3, 5, 7)
+    expected = VaeImageProcessor().postprocess(pictures, output_type="pil")
+    for ours, theirs in zip(to_images(pictures), expected, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+    assert to_uint8(pictures).shape == (2, 5, 7, 3)
+
+
+# Loading.
+
+
+def test_a_model_is_called_as_its_folder_or_as_told(folders):
+    assert load_model(str(folders["sd2"]), CPU).name == "sd2"
+    assert load_model(str(folders["sd2"]), CPU, name="mine").name == "mine"
+
+
+def test_networks_are_loaded_for_sampling_only(models):
+    for model in models.values():
+        for network in (model.denoiser.network, model.text.network, model.autoencoder.network):
+            assert not network.training
+            assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_a_word_level_model_lists_its_words(models):
+    assert models["sd2"].vocabulary["words"] == sorted(
+        ["a", "red", "green", "cat", "dog", "on", "the", "grass", "blue", "sky"]
+    )
+
+
+def test_a_model_may_say_its_words_and_examples_itself(folders, tmp_path):
+    shutil.copytree(folders["sd2"], tmp_path / "told")
+    stated = {"words": {"animals": ["cat", "dog"]}, "examples": ["a cat"]}
+    (tmp_path / "told" / "vocabulary.json").write_text(json.dumps(stated))
+    model = load_model(str(tmp_path / "told"), CPU)
+    assert model.vocabulary == {"animals": ["cat", "dog"]}
+    assert model.examples == ("a cat",)
+
+
+def missing(folder, tmp):
+    return str(tmp / "nowhere"), "There is no model"
+
+
+def pickled(folder, tmp):
+    file = tmp / "model.ckpt"
+    file.write_bytes(b"\x80\x04.")
+    return str(file), "pickle"
+
+
+def other_file(folder, tmp):
+    file = tmp / "model.safetensors"
+    file.write_bytes(b"")
+    return str(file), "is a file"
+
+
+def no_model(folder, tmp):
+    return str(tmp), "no model_index.json"
+
+
+def bin_only(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    weights = next((tmp / "m" / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    return str(tmp / "m"), "only pickled weights for its unet"
+
+
+def no_weights(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    next((tmp / "m" / "vae").glob("*.safetensors")).unlink()
+    return str(tmp / "m"), "no weights for its vae"
+
+
+def damaged_index(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    (tmp / "m" / "model_index.json").write_text('{"_class_name": ')
+    return str(tmp / "m"), "model_index.json is damaged"
+
+
+def index_of_another_shape(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    (tmp / "m" / "model_index.json").write_text("[1, 2]")
+    return str(tmp / "m"), "model_index.json is damaged"
+
+
+def other_family(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    index = json.loads((tmp / "m" / "model_index.json").read_text())
+    (tmp / "m" / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    return str(tmp / "m"), "is a FluxPipeline"
+
+
+def damaged_weights(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    next((tmp / "m" / "unet").glob("*.safetensors")).write_bytes(b"no weights")
+    return str(tmp / "m"), "could not be loaded"
+
+
+def no_tokenizer(folder, tmp):
+    shutil.copytree(folder, tmp / "m")
+    shutil.rmtree(tmp / "m" / "tokenizer")
+    return str(tmp / "m"), "could not be loaded"
+
+
+def not_on_the_hub(folder, tmp):
+    return "nobody/nothing-of-this-name", "neither a folder here nor"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        missing,
+        pickled,
+        other_file,
+        no_model,
+        bin_only,
+        no_weights,
+        damaged_index,
+        index_of_another_shape,
+        other_family,
+        damaged_weights,
+        no_tokenizer,
+        not_on_the_hub,
+    ],
+)
+def test_what_cannot_be_loaded_is_one_sentence(folders, tmp_path, case):
+    path, said = case(folders["sd2"], tmp_path)
+    with pytest.raises(ModelError) as caught:
+        load_model(path, CPU)
+    assert said in str(caught.value)
+    assert is_a_sentence(str(caught.value))
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("path", ["", "no such model", "../..", ".hidden/model", "\0", "a/b/c"])
+def test_odd_names_are_no_models(path):
+    with pytest.raises(ModelError):
+        locate(path)
+
+
+@pytest.mark.xfail(strict=True, reason="pathlib's own errors pass through")
+@pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-this-name/model"])
+def test_names_that_the_file_system_refuses_are_no_models(path):
+    with pytest.raises(ModelError):
+        locate(path)
