@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -148,12 +148,13 @@ def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
     return f"{name[:1].upper()}{name[1:]} {said}."
 
 
-SolverName = Literal["ddim", "euler", "heun", "dpmpp_2m"]
-GridName = Literal["trailing", "uniform", "karras", "leading"]
-RuleName = Literal["cfg", "none"]
-assert set(get_args(SolverName)) == set(SOLVERS)
-assert set(get_args(GridName)) == set(GRIDS)
-assert set(get_args(RuleName)) == set(RULES)
+if TYPE_CHECKING:
+    SolverName: TypeAlias = str
+    GridName: TypeAlias = str
+    RuleName: TypeAlias = str
+else:
+    # The registries are the one list of names: what is put there can be named in a recipe.
+    SolverName, GridName, RuleName = Literal[*SOLVERS], Literal[*GRIDS], Literal[*RULES]
 
 PROMPT_LIMIT = 1000
 
