@@ -25,10 +25,10 @@ SHEET_PICTURES = 64
 CARD = """\
 # Emoji scenes: a text-to-image model for two CPU cores
 
-{parameters:.1f} M parameters in Stable Diffusion's layout: a word tokenizer ({words} words, at most {tokens} tokens a
-prompt), a text encoder trained with the denoiser, a denoiser (UNet with cross-attention at 16x16 and 8x8) and an
-autoencoder ({channels} channels, 16x16). v-prediction under the DDPM linear schedule, betas 1e-4 to 0.02. Pictures are
-128x128. It loads in plain diffusers:
+{parameters:.1f} M parameters in Stable Diffusion's layout: a word tokenizer ({words} words, at most
+{tokens} tokens a prompt), a text encoder trained with the denoiser, a denoiser (UNet with cross-attention
+at 16x16 and 8x8) and an autoencoder ({channels} channels, 16x16). v-prediction under the DDPM linear
+schedule, betas 1e-4 to 0.02. Pictures are 128x128. It loads in plain diffusers:
 
 ```python
 from diffusers import StableDiffusionPipeline

@@ -456,10 +456,10 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 def vocabulary() -> dict[str, list[str]]:
     """Every word a caption can contain, grouped by kind; a word stands in the first group that has it."""
-    names = [*COMMON_NOUNS, "decoration", *ALIASES.values()]
+    names = [*COMMON_NOUNS, *ALIASES.values()]
     groups: dict[str, list[str]] = {
         "nouns": names,
-        "plurals": [plural(n) for n in names],
+        "plurals": [*(plural(n) for n in names), plural("decoration")],
         "colours": [*COLOURS, "gray"],
         "sizes": [w for words in SIZES.values() for w in words],
         "counts": ["one", *NUMBERS.values()],

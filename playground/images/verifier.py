@@ -73,7 +73,8 @@ class Verifier(nn.Module):
 
     def __init__(self, labels: Labels, widths: tuple[int, ...] = (24, 48, 96, 128), whole: int = 192) -> None:
         super().__init__()
-        self.labels, self.widths = labels, tuple(widths)
+        self.labels = labels
+        self.config = {"widths": list(widths), "whole": whole}
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
         stages, channels = [], widths[0]
         for i, width in enumerate(widths):
@@ -147,7 +148,7 @@ class Verifier(nn.Module):
     def save(self, folder: Path) -> None:
         """Write labels and weights, half precision."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"labels": asdict(self.labels), "widths": self.widths}
+        config = {"labels": asdict(self.labels)} | self.config
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         half = {name: value.half().contiguous() for name, value in self.state_dict().items()}
         save_file(half, folder / "model.safetensors")
@@ -157,7 +158,7 @@ class Verifier(nn.Module):
         """Read a saved verifier, float32, ready to use."""
         config = json.loads((folder / "config.json").read_text())
         labels = Labels(**{name: tuple(values) for name, values in config["labels"].items()})
-        model = cls(labels, tuple(config["widths"]))
+        model = cls(labels, tuple(config["widths"]), config["whole"])
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict({name: value.float() for name, value in weights.items()})
         return model.eval()

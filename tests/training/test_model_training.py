@@ -1,0 +1,144 @@
+"""The training: resuming repeats an uninterrupted run, and nothing depends on what it should not."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from training import autoencoder, common, denoiser, package, sampling, scenes, text
+
+DEVICE = torch.device("cpu")
+
+
+def _trainer(seed: int = 0) -> denoiser.Trainer:
+    torch.manual_seed(seed)
+    tokenizer = text.build_tokenizer()
+    encoder = text.build_text_encoder(tokenizer, width=32, layers=1)
+    unet = denoiser.build_unet(4, 32, channels=(16, 32))
+    return denoiser.Trainer(tokenizer, encoder, unet, DEVICE, warmup=3)
+
+
+@pytest.fixture(scope="module")
+def batches() -> denoiser.Batches:
+    rng = random.Random(0)
+    truths = [scenes.sample(rng) for _ in range(20)]
+    images = torch.randn(20, 4, 16, 16, generator=torch.Generator().manual_seed(0)).half()
+    return denoiser.Batches(images, truths, text.Captioner(text.build_tokenizer()), batch=4, dropout=0.25)
+
+
+def _weights(trainer: denoiser.Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def test_resuming_repeats_an_uninterrupted_run(batches, tmp_path):
+    whole = _trainer()
+    losses = [whole.update(*batches(whole.step)) for _ in range(6)]
+
+    broken = _trainer()
+    for _ in range(3):
+        broken.update(*batches(broken.step))
+    common.save_checkpoint(tmp_path / "checkpoint.pt", broken.state())
+    resumed = _trainer(seed=7)
+    resumed.restore(common.load_checkpoint(tmp_path / "checkpoint.pt", DEVICE))
+    again = [resumed.update(*batches(resumed.step)) for _ in range(3)]
+
+    assert again == pytest.approx(losses[3:], rel=1e-4)
+    torch.testing.assert_close(_weights(resumed), _weights(whole), rtol=1e-3, atol=1e-5)
+    for a, b in zip(resumed.average.values, whole.average.values, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    assert resumed.counters()["samples"] == whole.counters()["samples"] == 24
+
+
+def test_a_model_folder_alone_is_enough_to_go_on(batches, tmp_path):
+    trainer = _trainer()
+    for _ in range(2):
+        trainer.update(*batches(trainer.step))
+    trainer.save_averaged(tmp_path)
+    again = denoiser.from_folder(tmp_path, DEVICE, rate=1e-3)
+    assert again.step == again.first == 2
+    for p, value in zip(again.parameters, trainer.average.values, strict=True):
+        torch.testing.assert_close(p.detach(), value, rtol=2e-3, atol=2e-3)  # half precision on disk
+    assert np.isfinite(again.update(*batches(again.step)))
+
+
+def test_batches_depend_on_the_step_only_and_visit_every_scene(batches):
+    for a, b in zip(batches(3), batches(3), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(batches(3)[0], batches(4)[0])
+    assert sorted(batches._order(0)) == list(range(20))
+    assert batches._order(0) != batches._order(1)
+
+
+def test_velocity_is_that_of_the_noisy_latents(batches):
+    noisy, t, ids, v = batches(0)
+    alpha, sigma = (x[t].view(-1, 1, 1, 1) for x in denoiser.alphas_and_sigmas())
+    clean = alpha * noisy - sigma * v
+    known = batches.images.float().flatten(1)
+    distance = torch.cdist(clean.flatten(1), known).min(1).values
+    assert distance.max() < 1e-2
+    assert ids.shape == (4, scenes.MAX_TOKENS)
+
+
+def test_timesteps_cover_the_schedule():
+    weights = denoiser.timestep_weights()
+    assert weights.sum().item() == pytest.approx(1, abs=1e-5)
+    assert weights.min() > 0
+    alpha, sigma = denoiser.alphas_and_sigmas()
+    torch.testing.assert_close(alpha.square() + sigma.square(), torch.ones(1000))
+    assert alpha[-1] < 0.01  # near-zero terminal SNR: black and white backgrounds are possible
+
+
+def test_average_follows_power_weights():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    average = common.Average([parameter])
+    for step in range(1000):
+        with torch.no_grad():
+            parameter.fill_(float(step))
+        average.update(step)
+    # Weights proportional to step^gamma: the mean lies at (gamma + 1) / (gamma + 2) of the way.
+    expected = 1000 * (common.Average.GAMMA + 1) / (common.Average.GAMMA + 2)
+    assert average.values[0].item() == pytest.approx(expected, rel=0.01)
+    with average.applied():
+        assert parameter.item() == average.values[0].item()
+    assert parameter.item() == 999
+
+
+def test_folding_the_normalisation_keeps_the_round_trip():
+    torch.manual_seed(0)
+    model = autoencoder.build(latent_channels=4, width=8).eval()
+    with torch.no_grad():  # latents far from normal, but within the decoder's clamp
+        model.encoder.layers[-1].weight.mul_(0.02)
+        model.encoder.layers[-1].bias.copy_(torch.tensor([0.02, -0.01, 0.0, 0.03]))
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    _, before = autoencoder.evaluate(model, pictures)
+    autoencoder.normalise(model, pictures)
+    latents = autoencoder.encode(model, pictures).float()
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=0.05, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.05, rtol=0)
+    _, after = autoencoder.evaluate(model, pictures)
+    assert (before - after).abs().mean() < 0.05
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_batch():
+    trainer = _trainer()
+    with torch.no_grad():  # the output starts at zero, which would hide the prompt
+        torch.nn.init.normal_(trainer.unet.conv_out.weight, std=0.1)
+    model = sampling.Model(
+        trainer.tokenizer, trainer.text_encoder.eval(), trainer.unet.eval(), autoencoder.build(4, 8).eval()
+    )
+    captions = ["a cat", "a dog on the grass", "a cat"]
+    together = sampling.generate(model, captions, [1, 2, 3], steps=2)
+    alone = sampling.generate(model, captions[1:2], [2], steps=2)
+    assert together.shape == (3, 3, 128, 128)
+    torch.testing.assert_close(together[1:2], alone, atol=1e-3, rtol=0)
+    for w in (0.0, 1.0):
+        assert sampling.generate(model, captions[:1], [1], guidance=w, steps=2).isfinite().all()
+
+
+def test_the_exported_vocabulary_is_the_tokenizers():
+    words = {word for group in package.vocabulary()["words"].values() for word in group}
+    ids = text.build_tokenizer().get_vocab()
+    assert set(ids) == words | {text.PAD, text.UNKNOWN, text.BEGIN, text.END}

@@ -1,0 +1,105 @@
+"""The verifier's targets, verdicts and files."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from playground.images.verifier import Verifier
+from training import evaluate, scenes, verifier, world
+from training.scenes import Scene, Thing
+
+
+@pytest.fixture(scope="module")
+def model() -> Verifier:
+    torch.manual_seed(0)
+    return Verifier(verifier.labels(), widths=(8, 8, 8, 16), whole=16).eval()
+
+
+def test_targets_say_what_the_scene_says():
+    names = verifier.labels()
+    riding = Scene((Thing("cat", colour="red"), Thing("bicycle")), "grass", "on", riding=True, style="pixel")
+    gray = Scene((Thing("dog", count=3),), "white", style="mono")
+    beside = Scene((Thing("dog"), Thing("cat", count=2)), "sea", "beside")
+    true = verifier.targets([riding, gray, beside], names)
+    assert {names.nouns[i] for i in true.present[0].nonzero()[:, 0]} == {"cat", "bicycle"}
+    assert [names.nouns[i] for i in true.nouns[0]] == ["cat", "bicycle"]
+    assert true.colours[0].tolist() == [1 + names.colours.index("red"), 0]
+    assert true.colours[1].tolist() == [verifier.IGNORE] * 2  # no colours in black and white, no second thing
+    assert [names.counts[i] for i in (true.counts[1, 0], true.counts[2, 1])] == [3, 2]
+    assert names.relations[true.relation[0]] == "on"
+    assert true.relation[1:].tolist() == [verifier.IGNORE] * 2
+    assert true.beside.tolist() == [False, False, True]
+    assert [names.backgrounds[i] for i in true.background] == ["grass", "white", "sea"]
+    assert [("none", *names.styles)[i] for i in true.style] == ["pixel", "mono", "none"]
+
+
+def test_loss_is_finite_for_every_kind_of_scene(model):
+    for things, relation in (((Thing("cat"),), None), ((Thing("cat"), Thing("dog")), "beside")):
+        true = verifier.targets([Scene(things, "grass", relation)], model.labels)
+        assert verifier.loss(model, model(torch.zeros(1, 3, 128, 128)), true).isfinite()
+
+
+def test_features_have_the_documented_shapes_and_gradients(model):
+    pictures = torch.zeros(2, 3, 128, 128, requires_grad=True)
+    seen = model(pictures)
+    assert [m.shape[-1] for m in seen.maps] == [64, 32, 16, 8]
+    assert seen.nouns.shape[:2] == seen.positions.shape[:2] == (2, len(scenes.NOUNS))
+    cat = torch.tensor([model.labels.nouns.index("cat")] * 2)
+    assert model.colour_logits(seen, cat).shape == (2, 1 + len(scenes.COLOURS))
+    assert model.relation_logits(seen, cat, cat).shape == (2, len(verifier.RELATIONS))
+    model.noun_logits(seen)[:, 0].sum().backward()
+    assert pictures.grad is not None
+    assert pictures.grad.abs().sum() > 0
+
+
+def test_verdicts_cover_what_the_caption_asks_and_nothing_else(model):
+    scene = Scene((Thing("cat", colour="red"), Thing("hat")), "grass", "wearing", background_named=False)
+    (verdict,) = verifier.check(model, torch.zeros(1, 3, 128, 128), [scene])
+    assert set(verdict) == {"noun", "colour", "count", "relation"}
+
+
+def test_summary_counts_each_attribute_where_it_is_asked():
+    shares = verifier.summarise([{"noun": True, "colour": False}, {"noun": True}, {"noun": False, "style": True}])
+    assert shares["noun"] == pytest.approx(2 / 3)
+    assert shares["colour"] == 0
+    assert shares["style"] == 1
+    assert shares["all"] == pytest.approx(1 / 3)
+
+
+def test_saved_verifier_reads_the_same(model, tmp_path):
+    model.save(tmp_path)
+    again = Verifier.load(tmp_path)
+    assert again.labels == model.labels
+    x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(again.style_logits(again(x)), model.style_logits(model(x)), atol=1e-2, rtol=1e-2)
+
+
+def test_prompts_are_what_the_evaluation_promises(monkeypatch):
+    def without_drawing(seed: int, novel: bool = False) -> world.Example:
+        rng = random.Random(f"{seed}/{novel}")
+        scene = scenes.sample(rng, novel)
+        return world.Example(Image.new("RGB", (1, 1)), scenes.caption(scene, rng), scene)
+
+    monkeypatch.setattr(world, "example", without_drawing)
+    made = evaluate.prompts()
+    assert len(made) == 500
+    shares = evaluate.composition(made)
+    assert shares["two nouns"] >= 0.4
+    assert shares["style"] >= 0.2
+    assert shares["novel"] == 0.2
+    for i, example in enumerate(made):
+        assert scenes.is_novel(example.scene) == (i % evaluate.NOVEL_EVERY == 0)
+
+
+def test_diversity_is_zero_for_equal_pictures_and_one_for_unrelated_ones(model):
+    generator = torch.Generator().manual_seed(0)
+    groups = [torch.rand(1, 3, 128, 128, generator=generator).expand(4, -1, -1, -1) for _ in range(3)]
+    assert evaluate.diversity(model, torch.cat(groups), 4) == pytest.approx(0, abs=1e-3)
+    mixed = torch.rand(12, 3, 128, 128, generator=generator)
+    assert evaluate.diversity(model, mixed, 4) == pytest.approx(1, abs=0.1)
+    assert np.isfinite(evaluate.diversity(model, mixed, 4))
