@@ -413,8 +413,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
                 tiles = sweep_tiles(recipe.w, media.add(visitor, views_))
                 n = event.value.count
                 tiles["caption"] = (
-                    f"{n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
-                    f"{event.value.seconds:.2f} s for all eight"
+                    f"“{recipe.prompt}”, seed {recipe.seed}, {recipe.steps} steps: {n.evaluations} model calls, "
+                    f"{n.sample_forwards} sample-forwards, {event.value.seconds:.2f} s for all eight"
                 )
                 yield {sweep: tiles, error: ""}
             elif isinstance(event, Failed):
@@ -482,6 +482,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES},
             words: word_list(backend.model(recipe.model)),
+            sweep: sweep_tiles(recipe.w),
             error: lines(*told),
         }
 
@@ -493,7 +494,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         else:
             yield gr.skip()
 
-    opened = page.load(restore, None, [*controls, words, error], **fast)
+    opened = page.load(restore, None, [*controls, words, sweep, error], **fast)
     then_start(opened)
     opened.then(kept_sweep, controls, [sweep, sweep_button, error], **running)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **fast)
