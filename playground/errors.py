@@ -30,7 +30,8 @@ class Busy(PlaygroundError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory (on a CPU this is a plain RuntimeError that says so)."""
+    """Whether torch ran out of memory (on a CPU and on MPS a plain RuntimeError says so)."""
+    signs = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     )

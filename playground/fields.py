@@ -140,7 +140,7 @@ class Count:
     """How often a field was asked.
 
     Attributes:
-        evaluations: calls, whatever the batch.
+        evaluations: questions, whatever the batch; one that had to be split for memory counts once.
         sample_forwards: rows summed over the calls; guidance with two branches doubles these.
     """
 

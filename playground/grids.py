@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from playground.errors import RecipeError
 from playground.schedules import Discrete, Schedule
 
 Grid = Callable[[Schedule, int], Tensor]
@@ -28,14 +29,10 @@ def uniform(schedule: Schedule, steps: int) -> Tensor:
 def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma/alpha)^(1/7) (Karras et al. 2022, eq. 5), then one to 0.
 
-    Long steps where there is much noise, short ones where there is little. Needs a finite sigma/alpha at
-    t_max; a path that starts at zero SNR is cut at sigma/alpha = 80, and at 0.002 below if it has no t_min.
+    Long steps where there is much noise, short ones where there is little. Where sigma/alpha is infinite at
+    t_max the grid starts at 80, and where t_min is 0 its last level is 0.002 (the ends that EDM uses).
     """
-    high = (
-        min(float(schedule.noise_ratio(schedule.t_max)), 80.0)
-        if schedule.ends_in_pure_noise
-        else float(schedule.noise_ratio(schedule.t_max))
-    )
+    high = 80.0 if schedule.ends_in_pure_noise else float(schedule.noise_ratio(schedule.t_max))
     low = max(float(schedule.noise_ratio(schedule.t_min)), 0.002)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     ratio = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
@@ -57,7 +54,8 @@ def leading(schedule: Schedule, steps: int) -> Tensor:
     """Every floor(T/N)-th table entry counted from the start: index 1, 1 + T//N, ... (Stable Diffusion's own).
 
     Never visits the noisiest entries, so sampling starts from noise that training never paired with that
-    level. Here x starts at the first grid time's own sigma. On a path without a table: t_max (k+1/T)/N.
+    level. Here x starts at the first grid time's own sigma. A path without a table is cut as if it had 1000
+    equal levels in [0, t_max].
     """
     size = schedule.size if isinstance(schedule, Discrete) else 1000
     index = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (size // steps) + 1
@@ -80,11 +78,10 @@ def make_grid(name: str, schedule: Schedule, steps: int) -> Tensor:
     """N + 1 strictly falling times.
 
     Raises:
-        ValueError: when the table has fewer entries than steps were asked for.
+        RecipeError: when the table has fewer entries than steps were asked for.
     """
     times = GRIDS[name](schedule, steps)
     if not bool((times.diff() < 0).all()):
-        raise ValueError(
-            f"{steps} steps do not fit on the grid {name!r}: its table has {getattr(schedule, 'size', 0)} levels."
-        )
+        levels = schedule.size if isinstance(schedule, Discrete) else 1000
+        raise RecipeError(f"{steps} steps do not fit on this time grid, which has {levels} levels.")
     return times

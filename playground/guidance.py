@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from torch import Tensor
 from playground.fields import Kind, Prediction, rows
 
 Branch = Literal["cond", "uncond"]
+State = dict[str, Tensor]
+"""What a rule remembers between evaluations: named tensors of B rows."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +51,27 @@ class Guidance:
     """What `combine` is written in; None for rules linear in c and u, which give the same in any kind and
     therefore act on the raw output, without a conversion's rounding."""
 
-    def branches(self, t: float) -> tuple[Branch, ...]:
-        """The predictions needed for a row at time t. With a single one, that one is the answer."""
+    def branches(self, t: float, step: int) -> tuple[Branch, ...]:
+        """The predictions needed for a row at time t in a step. With a single one, that one is the answer."""
         return ("cond",)
 
     def inside(self, t: float) -> bool:
         """Whether t lies in the window (up to rounding of the grid)."""
         return self.low - 1e-9 <= t <= self.high + 1e-9
 
+    def start(self, x: Tensor) -> State:
+        """What the rule remembers before it has been asked, for B rows at x [B, ...]. Default: nothing."""
+        return {}
+
     @staticmethod
-    def combine(c: Tensor, u: Tensor, p: SimpleNamespace, state: Any) -> tuple[Tensor, Any]:
+    def combine(c: Tensor, u: Tensor, p: SimpleNamespace, state: State) -> tuple[Tensor, State]:
         """The guided prediction.
 
         Args:
             c, u: [B, ...] conditional and unconditional predictions, read as `space`.
             p: the rule's parameters, each [B, 1, ...].
-            state: what the rule returned at these rows' previous step; None at first.
+            state: what the rule returned for these rows when it was last asked, at first from `start`. A
+                solver with two evaluations a step asks twice.
         """
         return c, state
 
@@ -76,7 +83,7 @@ class CFG(Guidance):
     title: ClassVar[str] = "classifier-free guidance"
     formula: ClassVar[str] = r"\hat\epsilon = u + w\,(c - u)"
 
-    def branches(self, t):
+    def branches(self, t, step):
         if self.w == 1 or not self.inside(t):
             return ("cond",)
         return ("uncond",) if self.w == 0 else ("uncond", "cond")
@@ -97,7 +104,9 @@ def parameters(rules: Sequence[Guidance], like: Tensor) -> SimpleNamespace:
     return SimpleNamespace(**{n: rows(table[:, i].to(like.device), like) for i, n in enumerate(names)})
 
 
-def guided(rules: Sequence[Guidance], answers: Mapping[Branch, Prediction], state: Any) -> tuple[Prediction, Any]:
+def guided(
+    rules: Sequence[Guidance], answers: Mapping[Branch, Prediction], state: State
+) -> tuple[Prediction, State]:
     """Combine both branches of B rows that share one kind of rule.
 
     Args:

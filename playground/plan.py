@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from playground.errors import RecipeError
 from playground.fields import Count
 from playground.guidance import Guidance
-from playground.schedules import Schedule
+from playground.schedules import Schedule, as_time
 from playground.solvers import SOLVERS, Solver
 
 
@@ -37,12 +38,22 @@ class Row:
     variable: str | None = None
 
     def make_solver(self, schedule: Schedule) -> Solver:
-        return SOLVERS[self.solver](schedule, self.variable)
+        """The row's solver.
+
+        Raises:
+            RecipeError: for a variable that is infinite where the row starts.
+        """
+        solver = SOLVERS[self.solver](schedule, self.variable)
+        if solver.variables and not bool(solver.variable.tau(as_time(self.times[0])).isfinite()):
+            raise RecipeError(
+                f"Sampling starts where {solver.variable.title} is infinite: write the solver in another variable."
+            )
+        return solver
 
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
         """Per step, the times at which the field will be asked."""
         solver = self.make_solver(schedule)
-        return tuple(solver.times(t, s) for t, s in zip(self.times, self.times[1:], strict=False))
+        return tuple(solver.times(t, s) for t, s in pairwise(self.times))
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,11 @@ class Plan:
     rows: tuple[Row, ...]
 
     def __post_init__(self) -> None:
+        if not self.rows:
+            raise RecipeError("There is nothing to do: the plan has no rows.")
         for row in self.rows:
+            if any(s >= t for t, s in pairwise(row.times)) or row.times[-1] < 0:
+                raise RecipeError("The times of a run must fall, to 0 at the lowest.")
             need = SOLVERS[row.solver].minimum_steps
             if len(row.times) - 1 < need:
                 raise RecipeError(f"{SOLVERS[row.solver].title} needs at least {need} steps.")
@@ -67,6 +82,9 @@ class Plan:
 
     def cost(self, schedule: Schedule) -> Count:
         """What running it will take: batched evaluations, and sample-forwards over all rows and branches."""
-        queries = [[t for step in row.queries(schedule) for t in step] for row in self.rows]
-        forwards = sum(len(row.guidance.branches(t)) for row, q in zip(self.rows, queries, strict=True) for t in q)
-        return Count(max(len(q) for q in queries), forwards)
+        evaluations = forwards = 0
+        for row in self.rows:
+            asked = [(t, step) for step, times in enumerate(row.queries(schedule)) for t in times]
+            evaluations = max(evaluations, len(asked))
+            forwards += sum(len(row.guidance.branches(t, step)) for t, step in asked)
+        return Count(evaluations, forwards)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from playground.errors import RecipeError
@@ -30,6 +30,13 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     tab: ClassVar[str]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # Python would take True for 1
+            raise ValueError("must not be true or false")
+        return value
 
     @classmethod
     def make(cls, **values: Any) -> Self:
@@ -86,14 +93,16 @@ class Recipe(BaseModel):
                     value = json.loads(text)
                 except (ValueError, RecursionError):
                     value = text
-            clamped = _clamped(info, value)
+            clamped = _clamped(cls, name, value)
             try:
                 cls(**{name: clamped})
             except ValidationError:
                 notes.append(f"The link's {title(cls, name)} is not possible and was left at its default.")
                 continue
             if clamped != value:
-                notes.append(f"The link's {title(cls, name)} was out of range and is now {clamped}.")
+                cut = isinstance(clamped, str | list)
+                said = "too long or out of range and was cut" if cut else f"out of range and is now {clamped:g}"
+                notes.append(f"The link's {title(cls, name)} was {said}.")
             values[name] = clamped
         try:
             return cls(**values), notes
@@ -113,7 +122,14 @@ def bounds(info: FieldInfo) -> tuple[Any, Any]:
     return low, high
 
 
-def _clamped(info: FieldInfo, value: Any) -> Any:
+def _clamped(recipe: type[Recipe], name: str, value: Any) -> Any:
+    """A link's value moved into the field's range: numbers into bounds, text cut to length."""
+    info = recipe.model_fields[name]
+    longest = next((m.max_length for m in info.metadata if isinstance(m, annotated_types.MaxLen)), None)
+    if isinstance(value, str | list) and longest is not None:
+        value = value[:longest]
+    if isinstance(value, list):  # only the sweep is one: scales like w
+        return [_clamped(recipe, "w", v) for v in value]
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return value
     low, high = bounds(info)
@@ -144,6 +160,8 @@ def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
         "float_type": "must be a number",
         "string_type": "must be text",
     }
+    if problem["type"] == "value_error":
+        return f"{name[:1].upper()}{name[1:]} {context['error']}."
     said = limits.get(problem["type"], "is not possible").format(**context)
     return f"{name[:1].upper()}{name[1:]} {said}."
 
@@ -213,10 +231,10 @@ class TextToImage(Recipe):
     solver: SolverName = Field(
         "dpmpp_2m", title="solver", description="how one step follows the probability-flow ODE"
     )
-    variable: Literal["auto", "sigma", "t"] = Field(
+    variable: Literal["auto", "sigma", "t", "snr"] = Field(
         "auto",
         title="written in",
-        description="the variable in which the solver's step is straight: σ/α or t (Euler and Heun)",
+        description="the variable in which the solver's step is straight: σ/α, t or α/σ (Euler and Heun)",
     )
     grid: GridName = Field("trailing", title="time grid", description="where the steps are placed")
     seed: int = Field(
@@ -234,7 +252,7 @@ class TextToImage(Recipe):
         json_schema_extra={"step": 1},
         description="picture i starts from the noise of seed + i",
     )
-    sweep: tuple[float, ...] = Field(
+    sweep: tuple[Annotated[float, Field(ge=-1, le=15)], ...] = Field(
         (), title="sweep over w", max_length=16, description="guidance scales run side by side from one noise"
     )
 
@@ -242,17 +260,14 @@ class TextToImage(Recipe):
         """One row per picture, or per scale of the sweep (all from the first picture's noise)."""
         if self.low > self.high:
             raise RecipeError("The guidance window is empty: its end lies above its start.")
+        times = tuple(make_grid(self.grid, schedule, self.steps).tolist())
         solver = SOLVERS[self.solver]
         variable: str | None = None
-        if solver.variables:
+        if solver.variables and self.variable == "auto":
             # sigma/alpha is infinite where sampling starts from pure noise, as flow models do.
-            natural = "t" if schedule.ends_in_pure_noise else solver.variables[0]
-            variable = natural if self.variable == "auto" else self.variable
-            if variable == "sigma" and schedule.ends_in_pure_noise:
-                raise RecipeError(
-                    "This model starts from pure noise, where σ/α is infinite: write the solver in t instead."
-                )
-        times = tuple(make_grid(self.grid, schedule, self.steps).tolist())
+            variable = "t" if float(schedule.alpha(times[0])) <= 0 else solver.variables[0]
+        elif solver.variables:
+            variable = self.variable
         make_rule = RULES[self.rule]
 
         def row(seed: int, w: float) -> Row:

@@ -10,7 +10,7 @@ to the field in one batch, with all branches that guidance needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from playground.solvers import Query, Solver
 
 @dataclass(frozen=True)
 class Answer:
-    """What the rows of a lane got to hear at one evaluation.
+    """What the rows of a lane got to hear at one evaluation, after the controls had their say.
 
     Attributes:
         rows: plan rows, as a list of B indices.
@@ -93,7 +93,7 @@ class _Lane:
         self.x = noise.to(device, dtype)
         self.x = self.x * rows(field.schedule.sigma(self.times[:, 0]), self.x)
         self.state: Any = None
-        self.guidance_state: dict[str, Tensor] | None = None
+        self.guidance_state = members[0].guidance.start(self.x)
         self.step = self.stage = 0
         self._begin()
 
@@ -148,12 +148,10 @@ def _combine(lane: _Lane, branches: dict[Branch, tuple[list[int], Prediction]]) 
             name: p if index == both else p.take(torch.tensor([index.index(i) for i in both]))
             for name, (index, p) in branches.items()
         }
-        state = lane.guidance_state
-        picked = None if state is None else {k: v[both] for k, v in state.items()}
-        combined, new_state = guided([rules[i] for i in both], answers, picked)
-        if new_state is not None:
-            full = state or {k: v.new_zeros(len(rules), *v.shape[1:]) for k, v in new_state.items()}
-            lane.guidance_state = {k: full[k].index_copy(0, torch.tensor(both), v) for k, v in new_state.items()}
+        state = {k: v[both] for k, v in lane.guidance_state.items()}
+        combined, state = guided([rules[i] for i in both], answers, state)
+        for name, value in state.items():
+            lane.guidance_state[name][both] = value
         if len(both) == len(rules):
             return combined
         parts = [(both, combined)]
@@ -179,7 +177,7 @@ def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
     for name in names:
         for k, lane in enumerate(lanes):
             times = lane.query.t.tolist()
-            index = [i for i, r in enumerate(lane.members) if name in r.guidance.branches(times[i])]
+            index = [i for i, r in enumerate(lane.members) if name in r.guidance.branches(times[i], lane.step)]
             if index:
                 blocks.append((name, k, index))
     x = torch.cat([lanes[k].query.x[index] for _, k, index in blocks])
@@ -200,12 +198,12 @@ def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
 
 @torch.no_grad()
 def _tick(field: Field, lanes: list[_Lane], controls: Sequence[Control]) -> tuple[Evaluated, list[Stepped]]:
-    answers = _ask(field, lanes)
-    stepped = []
-    for lane, answer in zip(lanes, answers, strict=True):
+    answers, stepped = [], []
+    for lane, answer in zip(lanes, _ask(field, lanes), strict=True):
         prediction = answer.guided
         for control in controls:
             prediction = control.after_query(answer.rows, answer.step, prediction)
+        answers.append(replace(answer, guided=prediction))
         event = lane.answer(prediction, controls)
         if event:
             stepped.append(event)

@@ -222,18 +222,19 @@ class Discrete(Schedule):
     asked, sigma falls linearly to 0.
 
     Args:
-        alphas_cumprod: (T,) values in (0, 1), strictly decreasing.
+        alphas_cumprod: (T,) values in (0, 1), strictly decreasing; the last may be 0.
     """
 
     name = "discrete"
 
     def __init__(self, alphas_cumprod: Tensor):
-        table = torch.as_tensor(alphas_cumprod).detach().double().cpu()
-        if table.ndim != 1 or len(table) < 2 or not bool((table.diff() < 0).all()):
-            raise ValueError("alphas_cumprod must be a strictly decreasing table with at least two entries.")
-        # A terminal SNR of exactly zero has no log: keep it finite, far below float32 resolution (2^-24,
-        # the value that diffusers' Euler scheduler uses as well).
-        table = table.clamp(min=2.0**-24)
+        table = torch.as_tensor(alphas_cumprod).detach().double().cpu().clone()
+        falls = table.ndim == 1 and len(table) > 1 and bool((table.diff() < 0).all())
+        if not falls or not 0 <= float(table[-1]) < float(table[0]) < 1:
+            raise ValueError("alphas_cumprod must be a table that falls strictly, between 1 and 0.")
+        # A terminal SNR of exactly zero has no log: keep it finite, at 2^-24 (the value that diffusers'
+        # Euler scheduler uses as well) or below the entry before it.
+        table[-1] = table[-1] or min(2.0**-24, float(table[-2]) / 2)
         self.size = len(table)
         self.t_min, self.t_max = 1 / self.size, 1.0
         self._lambda = (torch.log(table) - torch.log1p(-table)) / 2
@@ -268,7 +269,8 @@ class Discrete(Schedule):
     def alpha(self, t):
         t = as_time(t)
         inner = torch.sigmoid(2 * self._inner_lambda(t)).sqrt()
-        outer = (1 - (self._sigma_at_t_min * t / self.t_min) ** 2).sqrt()
+        # Clamped, because a gradient goes through the branch that is not taken as well.
+        outer = (1 - (self._sigma_at_t_min * t.clamp(max=self.t_min) / self.t_min) ** 2).sqrt()
         return torch.where(t >= self.t_min, inner, outer)
 
     # With alpha^2 = sigmoid(2 lambda): d alpha = alpha sigma^2 d lambda and d sigma = -sigma alpha^2 d lambda.

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from playground.errors import RecipeError
 from playground.fields import Prediction, rows
 from playground.schedules import Schedule
 
@@ -139,6 +140,8 @@ class Solver:
 
     def __init__(self, schedule: Schedule, variable: str | None = None):
         self.schedule = schedule
+        if variable is not None and variable not in self.variables:
+            raise RecipeError(f"{self.title} cannot be written in {variable[:20]!r}.")
         if self.variables:
             self.variable = VARIABLES[variable or self.variables[0]](schedule)
 
@@ -172,7 +175,7 @@ class Euler(Solver):
     """Follow the slope at the start of the step."""
 
     name, title, source, order = "euler", "Euler", "Euler 1768", 1
-    variables = ("sigma", "t")
+    variables = ("sigma", "t", "snr")
 
     def step(self, x, t, s, state, noise):
         slope = self.variable.slope((yield Query(x, t)))
@@ -187,7 +190,7 @@ class Heun(Solver):
     """
 
     name, title, source, order, evaluations = "heun", "Heun", "Karras et al. 2022, Alg. 1", 2, 2
-    variables = ("sigma", "t")
+    variables = ("sigma", "t", "snr")
 
     def times(self, t, s):
         return (t, s) if self.variable.evaluable(s) else (t,)

@@ -96,7 +96,7 @@ def number(value: float) -> str:
 def window_line(recipe: TextToImage, plan: Plan) -> str:
     """Which steps guidance acts in, in words."""
     row = plan.rows[0]
-    steps = [i + 1 for i, t in enumerate(row.times[:-1]) if len(row.guidance.branches(t)) == 2]
+    steps = [i + 1 for i, t in enumerate(row.times[:-1]) if len(row.guidance.branches(t, i)) == 2]
     if recipe.w in (0.0, 1.0) or recipe.rule == "none":
         return "One branch is enough here: the other is not computed."
     if not steps:
@@ -129,7 +129,7 @@ def film(token: str, result: Generated, model: TextToImageModel, row: int, every
     columns, missing = [], 0
     for i, record in enumerate(result.trace):
         t = float(record.t[row])
-        there = [True, record.computed("uncond")[row], record.computed("cond")[row], True]
+        there = [True, record.known["uncond"][row], record.known["cond"][row], True]
         missing += there.count(False)
         columns.append(
             {

@@ -111,9 +111,10 @@ class TextEncoder:
                 f"{'it' if one else 'them'} as “unknown”."
             )
         full = len(self.tokenizer(prompt)["input_ids"])
+        special = self.tokenizer.num_special_tokens_to_add()
         if full > self.length:
             notes.append(
-                f"The prompt has {full - 2} tokens and the model reads {self.length - 2}: the rest is cut off."
+                f"The prompt has {full - special} tokens, of which the model reads {self.length - special}."
             )
         return notes
 
@@ -153,6 +154,7 @@ class Denoiser(Field):
         super().__init__()
         self.network, self.text, self.device, self.name = network, text, device, name
         self.schedule = schedule_of_checkpoint(config)
+        self._levels = int(config.get("num_train_timesteps", 1000))
         flow = isinstance(self.schedule, Linear)
         stated = str(config.get("prediction_type") or ("flow_prediction" if flow else "epsilon"))
         if stated not in _KINDS:
@@ -172,10 +174,10 @@ class Denoiser(Field):
         return {"encoder_hidden_states": self.text.encode([str(c or "") for c in conditions])}
 
     def timestep(self, t: Tensor) -> Tensor:
-        """What the network is told for the times t [B]: the table index, or 1000 t for flow models."""
+        """What the network is told for the times t [B]: the table index, or T t for flow models."""
         if isinstance(self.schedule, Discrete):
             return self.schedule.index(t).float()
-        return (1000 * t).float()
+        return (self._levels * t).float()
 
     def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         timestep = self.timestep(t).to(x.device)
@@ -261,7 +263,7 @@ def _fingerprint(network: torch.nn.Module) -> str:
 
 def is_hub_id(path_or_id: str) -> bool:
     """Whether this names a model on the hub and nothing on this machine."""
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path_or_id)) and not Path(path_or_id).exists()
+    return bool(re.fullmatch(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", path_or_id)) and not Path(path_or_id).exists()
 
 
 def model_list(paths_or_ids: Sequence[str]) -> dict[str, str]:
@@ -291,7 +293,13 @@ def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
     """
     if re.fullmatch(r"[\w-]+", path_or_id) and (bundled / path_or_id).is_dir():
         return str(bundled / path_or_id)
-    path = Path(path_or_id).expanduser()
+    try:
+        path = Path(path_or_id).expanduser()
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, RuntimeError, ValueError):
+        raise ModelError(f"There is no model at {path_or_id[:80]!r}.") from None
     if path.is_file():
         if path.suffix in {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}:
             raise ModelError(
@@ -304,7 +312,7 @@ def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
         return str(path)
     if is_hub_id(path_or_id):
         return path_or_id
-    raise ModelError(f"There is no model at {path_or_id!r}.")
+    raise ModelError(f"There is no model at {path_or_id[:80]!r}.")
 
 
 def load_model(
@@ -371,7 +379,7 @@ def _check_folder(folder: Path, name: str) -> None:
     try:
         index = json.loads((folder / "model_index.json").read_text("utf-8"))
         family = str(index["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ModelError(f"The model {name!r} cannot be read: its model_index.json is damaged.") from None
     if family != "StableDiffusionPipeline":
         raise ModelError(f"The model {name!r} is a {family[:60]}, which cannot be used here yet.")
@@ -396,6 +404,8 @@ def _vocabulary(folder: Path, tokenizer: Any) -> tuple[dict[str, list[str]] | No
     if file.is_file():
         stated = json.loads(file.read_text("utf-8"))
         return stated["words"], tuple(stated.get("examples", ()))
+    # A vocabulary of pieces (byte pairs, as CLIP's) can spell anything: there is no list to show.
+    if type(tokenizer.backend_tokenizer.model).__name__ != "WordLevel":
+        return None, ()
     words = [w for w in tokenizer.get_vocab() if w not in tokenizer.all_special_tokens]
-    # A subword vocabulary (CLIP's has 49,408 entries) can spell anything: there is no list to show.
-    return ({"words": sorted(words)}, ()) if len(words) < 5000 else (None, ())
+    return {"words": sorted(words)}, ()

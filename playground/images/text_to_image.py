@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ from playground.sampling import Answer, Control, Evaluated, Finished, Stepped, s
 class StepRecord:
     """What one step saw at its first evaluation, for all R rows of the plan (on the CPU, float32).
 
-    A branch that guidance did not need is NaN in the rows it was not computed for.
-
     Attributes:
+        known: per branch, for which rows it was computed: guidance does not need every branch everywhere. The
+            others hold NaN.
         t: [R] float64 times.
         x: [R, C, H, W] the latents x_t.
         cond, uncond, guided: [R, C, H, W] predictions of x0 with the prompt, without it, and combined.
         eps_cond, eps_uncond: [R, C, H, W] the same two as noise.
     """
 
+    known: dict[Branch, list[bool]]
     t: Tensor
     x: Tensor
     cond: Tensor
@@ -40,10 +41,10 @@ class StepRecord:
     eps_cond: Tensor
     eps_uncond: Tensor
 
-    def computed(self, branch: Branch) -> list[bool]:
-        """Per row, whether a branch was computed."""
-        value = self.cond if branch == "cond" else self.uncond
-        return (~torch.isnan(value).flatten(1).any(1)).tolist()
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return sum(v.nbytes for v in vars(self).values() if isinstance(v, Tensor))
 
 
 @dataclass
@@ -106,9 +107,7 @@ class Generated:
     @property
     def nbytes(self) -> int:
         """Memory held, for bounded caches."""
-        tensors = [self.latents, self.pictures]
-        tensors += [v for r in self.trace for v in vars(r).values()]
-        return sum(t.nbytes for t in tensors)
+        return self.latents.nbytes + self.pictures.nbytes + sum(r.nbytes for r in self.trace)
 
     def norms(self, row: int = 0) -> GuidanceNorms:
         """How the two predictions of a row compare, step by step."""
@@ -144,7 +143,13 @@ def _record(answers: Sequence[Answer], size: int) -> StepRecord:
     t = torch.full((size,), torch.nan, dtype=torch.float64)
     for a in answers:
         t[a.rows] = a.guided.t
+    known: dict[Branch, list[bool]] = {"cond": [False] * size, "uncond": [False] * size}
+    for a in answers:
+        for name, (index, _) in a.branches.items():
+            for i in index:
+                known[name][a.rows[i]] = True
     return StepRecord(
+        known=known,
         t=t,
         x=gather([(a.rows, a.guided.x) for a in answers]),
         cond=branch("cond", "x0"),
@@ -180,7 +185,7 @@ def run(
         if isinstance(event, Evaluated):
             yield event
         elif isinstance(event, Stepped):
-            yield Progress(event.step + 1, recipe.steps, count, trace[-1].guided)
+            yield Progress(event.step + 1, recipe.steps, replace(count), trace[-1].guided)
         since = time.perf_counter()
     assert isinstance(event, Finished)
     pictures = model.autoencoder.decode(event.x)
@@ -196,41 +201,47 @@ def generate(recipe: TextToImage, model: TextToImageModel, controls: Sequence[Co
     return event
 
 
-def with_both_branches(result: Generated, model: TextToImageModel, step: int) -> Count:
-    """Fill in the branches that guidance skipped at a step, for someone who wants to look at them.
+def with_both_branches(result: Generated, model: TextToImageModel, step: int) -> tuple[StepRecord, Count]:
+    """A step's record with the branches that guidance skipped, for someone who wants to look at them.
 
-    Costs evaluations that the run did not need; they are returned, not added to the run's count.
+    Returns:
+        The completed record, and the evaluations it cost, which the run did not need and does not count.
     """
     record, extra = result.trace[step], Count()
     plan = result.recipe.plan(model.denoiser.schedule)
     names: tuple[Branch, Branch] = ("cond", "uncond")
     for name in names:
-        missing = [i for i, done in enumerate(record.computed(name)) if not done]
+        missing = [i for i, known in enumerate(record.known[name]) if not known]
         if not missing:
             continue
         told = [getattr(plan.rows[i], name) for i in missing]
         x = record.x[missing].to(model.device.where)
         with torch.no_grad():
             p: Prediction = model.denoiser.predict(x, record.t[missing], model.denoiser.encode(told))
-        getattr(record, name)[missing] = p.x0.float().cpu()
-        getattr(record, f"eps_{name}")[missing] = p.eps.float().cpu()
+        filled = {}
+        for key, value in ((name, p.x0), (f"eps_{name}", p.eps)):
+            filled[key] = getattr(record, key).clone()
+            filled[key][missing] = value.float().cpu()
+        record = replace(record, known={**record.known, name: [True] * len(plan.rows)}, **filled)
         extra.evaluations += 1
         extra.sample_forwards += len(missing)
-    return extra
+    return record, extra
 
 
 FILM_ROWS: tuple[str, ...] = ("x", "uncond", "cond", "guided")
 """The rows of the filmstrip: x_t, and x0 without the prompt, with it, and guided."""
 
 
-def film_frame(result: Generated, model: TextToImageModel, step: int, row: int = 0) -> list[Image.Image | None]:
-    """The four pictures of one step (None where a branch was not computed), decoded now."""
-    record = result.trace[step]
-    latents = [getattr(record, name)[row] for name in FILM_ROWS]
-    there = [i for i, z in enumerate(latents) if bool(torch.isfinite(z).all())]
-    decoded = to_images(model.autoencoder.decode(torch.stack([latents[i] for i in there])))
+def film_frame(record: StepRecord, model: TextToImageModel, row: int = 0) -> list[Image.Image | None]:
+    """The four pictures of one row at one step (None where a branch was not computed), decoded now."""
+    there = [
+        i
+        for i, name in enumerate(FILM_ROWS)
+        if name not in ("cond", "uncond") or record.known[name][row]  # type: ignore[index]
+    ]
+    latents = torch.stack([getattr(record, FILM_ROWS[i])[row] for i in there])
     frame: list[Image.Image | None] = [None] * len(FILM_ROWS)
-    for i, image in zip(there, decoded, strict=True):
+    for i, image in zip(there, to_images(model.autoencoder.decode(latents)), strict=True):
         frame[i] = image
     return frame
 
@@ -238,7 +249,8 @@ def film_frame(result: Generated, model: TextToImageModel, step: int, row: int =
 def noised(result: Generated, model: TextToImageModel, t: Sequence[float], row: int = 0) -> list[Image.Image]:
     """Forward noising: the finished picture's latents at times t, x_t = alpha x_0 + sigma eps, decoded.
 
-    eps is the noise the picture started from, so at t = 1 this is where sampling began.
+    eps is the noise the picture started from. Where alpha(t_max) is not 0 a trace of the picture is left in
+    the last frame, which sampling did not start with: it starts from sigma eps alone.
     """
     times = torch.tensor(t, dtype=torch.float64)
     z = result.latents[row : row + 1].expand(len(times), -1, -1, -1)

@@ -13,6 +13,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from playground.errors import RecipeError
 from playground.fields import Condition, Field, Kind
 from playground.schedules import Schedule
 
@@ -80,7 +81,8 @@ class Mixture:
         a, s = alpha.to(x), sigma.to(x)
         u, variance, log_density = self._components(x, a, s)
         g = torch.softmax(log_density, -1)
-        whitened = u / variance
+        # A point seen without noise (variance 0) is where the data is: nothing is left to correct.
+        whitened = torch.where(variance > 0, u / variance.clamp(min=torch.finfo(u.dtype).tiny), 0.0)
         axes, means = self.axes.to(x), self.means.to(x)
         shift = torch.einsum("bk,kij,bkj->bi", g, axes, self.variances.to(x) * whitened)
         eps = torch.einsum("bk,kij,bkj->bi", g, axes, whitened)
@@ -90,10 +92,11 @@ class Mixture:
 class ExactField(Field):
     """The marginal flow of a mixture on any Gaussian path, in closed form (independent coupling).
 
-    It answers with the velocity a' E[x_0 | x] + s' E[eps | x] where that is finite, and with x0 on paths
-    whose velocity diverges at an end.
-
     The condition is a class label per row, None for the whole mixture.
+
+    Args:
+        kind: what it answers with. The velocity a' E[x_0 | x] + s' E[eps | x] is defined down to t = 0 on the
+            linear, cosine and EDM paths; on VP it diverges there, and x0, eps or v do not.
     """
 
     def __init__(self, mixture: Mixture, schedule: Schedule, kind: Kind = "velocity"):
@@ -116,6 +119,8 @@ class ExactField(Field):
         value = torch.empty_like(x)
         for label in labels.unique().tolist():
             index = labels == label
+            if label >= 0 and label not in self._classes:
+                raise RecipeError(f"The distribution has no class {label}.")
             mixture = self.mixture if label < 0 else self._classes[label]
             value[index] = self._answer(mixture, x[index], t[index])
         return value

@@ -80,9 +80,10 @@ class RunViews:
                 path = model.denoiser.schedule
                 t = number / (NOISE_FRAMES - 1) * path.t_max
                 return to_png(noised(self.result, model, [t], row)[0], compress=1)
+            record = self.result.trace[number]
             if everything:
-                with_both_branches(self.result, model, number)
-            return to_png(stacked(film_frame(self.result, model, number, row), self.tile), compress=1)
+                record, _ = with_both_branches(self.result, model, number)
+            return to_png(stacked(film_frame(record, model, row), self.tile), compress=1)
 
         return self._on_device(make)
 
