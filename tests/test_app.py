@@ -1,0 +1,129 @@
+"""The command line: what it offers, and one sentence for what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import app
+
+ROOT = Path(app.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """The variables that the app sets are undone after each test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def is_one_sentence(text: str) -> bool:
+    return bool(re.fullmatch(r"error: [^\n]+\.\)?\.?\n", text)) and "Traceback" not in text
+
+
+def test_help_lists_every_option():
+    done = run("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    options = "model device dtype compile host port share auth max-queue no-browser"
+    assert all(f"--{option}" in done.stdout for option in options.split())
+    assert all(action.help for action in app.parser()._actions)
+
+
+def test_a_bad_option_ends_the_program_with_two():
+    done = run("--model", "no such model")
+    assert done.returncode == 2 and done.stdout == ""
+    assert is_one_sentence(done.stderr) and "no such model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--port", "65536"], "--port"),
+        (["--port", "-1"], "--port"),
+        (["--max-queue", "0"], "--max-queue"),
+        (["--max-queue", "10001"], "--max-queue"),
+        (["--auth", "ann"], "USER:PASSWORD"),
+        (["--auth", "ann:"], "USER:PASSWORD"),
+        (["--auth", ":secret"], "USER:PASSWORD"),
+        (["--device", "abacus"], "abacus"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--device", ""], "device"),
+        (["--model", ""], "model"),
+        (["--model", "/no/such/folder"], "/no/such/folder"),
+        (["--model", "../.."], "model"),
+        (["--model", "emoji", "--model", "/no/such/folder"], "/no/such/folder"),
+        (["--model", "~nobody/model"], "model"),
+        (["--model", "a\0b"], "model"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(arguments, named, capsys):
+    assert app.main([*arguments, "--no-browser"]) == 2
+    said = capsys.readouterr()
+    assert is_one_sentence(said.err) and named in said.err
+    assert "secret" not in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--port", "abc"], ["--dtype", "float8"], ["--no-such-option"], ["--model"]])
+def test_what_cannot_be_read_is_an_error_too(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        app.main(arguments)
+    assert end.value.code == 2
+    assert f"error: argument {arguments[0]}" in (err := capsys.readouterr().err) or "unrecognized" in err
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({}, "no model_index.json"),
+        ({"model_index.json": "{"}, "damaged"),
+        ({"model_index.json": "[]"}, "damaged"),
+        ({"model_index.json": '{"_class_name": "FluxPipeline"}'}, "FluxPipeline"),
+        ({"model_index.json": '{"_class_name": "StableDiffusionPipeline"}'}, "no weights"),
+        ({"model_index.json": '{"_class_name": "StableDiffusionPipeline"}', "unet/a.bin": ""}, "pickled"),
+    ],
+)
+def test_a_folder_that_is_no_model(tmp_path, files, named, capsys):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert app.main(["--model", str(tmp_path), "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err) and named in err
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.pth", "model.bin", "model.pkl"])
+def test_a_pickle_is_refused_unopened(tmp_path, name, capsys):
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "opened").encode() + b"'\ntR.")
+    assert app.main(["--model", str(tmp_path / name), "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err) and "pickle" in err
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_single_file_is_no_model(tmp_path, capsys):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert app.main(["--model", str(tmp_path / "model.safetensors"), "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err) and "folder" in err
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run("--port", port, "--no-browser")
+    assert done.returncode == 2 and port in done.stderr
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
