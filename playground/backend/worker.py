@@ -92,7 +92,7 @@ class _Run:
         self.recipe, self.visitor, self.slot, self.order = recipe, visitor, slot, order
         self.work: Generator | None = None
         self.stop = threading.Event()
-        self.previewed = 0.0
+        self.next_preview = 0.0
         self._news = threading.Condition()
         self._events: deque[Event] = deque()
         self._final = False
@@ -122,7 +122,7 @@ class _Run:
         """Whether the reader has seen the last preview, and a moment has passed since."""
         with self._news:
             unread = any(isinstance(e, Preview) and e.pictures is not None for e in self._events)
-        return not unread and time.monotonic() - self.previewed > 0.12
+        return not unread and time.monotonic() > self.next_preview
 
 
 class _Results:
@@ -413,7 +413,10 @@ class Backend:
         pictures = None
         # The last step's prediction is the result, which follows at once.
         if progress.step < progress.steps and job.wants_preview:
+            began = time.monotonic()
             pictures = to_uint8(model.autoencoder.decode(progress.x0))
-            job.previewed = time.monotonic()
+            now = time.monotonic()
+            # Eight a second at most, and never more than about a tenth of the run's time.
+            job.next_preview = now + max(0.12, 10 * (now - began))
         count = Count(progress.count.evaluations, progress.count.sample_forwards)
         job.put(Preview(progress.step, progress.steps, count, pictures))
