@@ -24,8 +24,9 @@ from PIL import Image
 from torch import nn
 
 from training import common, data, world
+from training.muon import MuonAndAdam
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 12
 CROP = 64
 NOISE = 0.04
 """Standard deviation of noise added to latents in training, so that the decoder tolerates imperfect ones."""
@@ -41,7 +42,7 @@ def build(latent_channels: int = LATENT_CHANNELS, width: int = 48) -> Autoencode
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
         num_encoder_blocks=(0, 1, 3, 3),
-        num_decoder_blocks=(3, 3, 2, 1),
+        num_decoder_blocks=(3, 3, 3, 0),  # at full resolution convolutions cost most and add least
         latent_channels=latent_channels,
         scaling_factor=1.0,
     )
@@ -145,17 +146,26 @@ def _report(model: AutoencoderTiny, path: Path) -> float:
     return score
 
 
-def train(work: Path, phase: str, steps: int, batch: int, rate: float, threads: int, minutes: float) -> None:
+def _outer(model: AutoencoderTiny) -> list[nn.Parameter]:
+    layers = (model.encoder.layers[0], model.encoder.layers[-1], model.decoder.layers[0], model.decoder.layers[-1])
+    return [layer.weight for layer in layers]
+
+
+def train(
+    work: Path, phase: str, steps: int, batch: int, threads: int, minutes: float, start: Path | None = None
+) -> None:
     """Train one phase, resuming from its checkpoint if there is one."""
     device = common.prepare(threads)
     checkpoint, folder = work / f"autoencoder-{phase}.pt", work / "autoencoder"
     pictures, _ = data.load(work, "scenes")
-    model = build() if phase == "joint" else AutoencoderTiny.from_pretrained(folder)
+    if phase == "decoder":
+        start = start or folder
+    model = AutoencoderTiny.from_pretrained(start, torch_dtype=torch.float32) if start else build()
     model = model.to(device, memory_format=torch.channels_last).train()
     if phase == "decoder":
         model.encoder.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4, fused=True)
+    optimizer = MuonAndAdam(parameters, _outer(model), muon_rate=0.02, adam_rate=2e-3, weight_decay=1e-3)
     average = common.Average(parameters)
     step = 0
     if checkpoint.exists():
@@ -166,23 +176,14 @@ def train(work: Path, phase: str, steps: int, batch: int, rate: float, threads: 
         step = state["step"]
 
     def save() -> None:
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": average.values,
-            "step": step,
-        }
-        common.save_checkpoint(checkpoint, state)
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
+        common.save_checkpoint(checkpoint, state | {"step": step})
 
     progress, saved = common.Progress(steps, step, f"autoencoder ({phase})"), time.monotonic()
     while step < steps:
         # The step is the seed, so that a resumed run sees what an uninterrupted one would have seen.
-        rng, noise = (
-            np.random.default_rng((step, phase == "decoder")),
-            torch.Generator(device).manual_seed(step),
-        )
+        rng, noise = np.random.default_rng((step, phase == "decoder")), torch.Generator(device).manual_seed(step)
         x = _crops(pictures, batch, rng).to(device)
-        optimizer.param_groups[0]["lr"] = common.cosine_rate(step, steps, rate, 100)
         with common.autocast(device):
             with torch.set_grad_enabled(phase == "joint"):
                 z = model.encoder(x)
@@ -194,8 +195,7 @@ def train(work: Path, phase: str, steps: int, batch: int, rate: float, threads: 
             loss = loss + 0.01 * moments
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(min(1.0, (step + 1) / 100) * common.cooldown(step, steps))
         average.update(step)
         step += 1
         with torch.no_grad():
@@ -219,10 +219,10 @@ def main() -> None:
     parser.add_argument("phase", choices=("joint", "decoder"))
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--from", dest="start", type=Path, help="autoencoder folder to start from")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     o = parser.parse_args()
-    train(o.work, o.phase, o.steps, o.batch, o.rate, o.threads, o.minutes)
+    train(o.work, o.phase, o.steps, o.batch, o.threads, o.minutes, o.start)
 
 
 if __name__ == "__main__":

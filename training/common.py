@@ -69,6 +69,11 @@ def cosine_rate(step: int, total: int, peak: float, warmup: int, floor: float = 
     return peak * min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def cooldown(step: int, total: int, share: float = 0.25) -> float:
+    """Factor of the learning rate: one, then linearly down to almost nothing over the last ``share`` of steps."""
+    return min(1.0, max(0.02, (total - step) / (share * total)))
+
+
 class Average:
     """Average of parameters over about the last tenth of the training, whatever its length.
 

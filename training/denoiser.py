@@ -26,6 +26,7 @@ from torch import nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from training import common, latents, text
+from training.muon import MuonAndAdam
 from training.scenes import Scene
 
 TRAIN_TIMESTEPS = 1000
@@ -132,8 +133,9 @@ class Trainer:
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
     device: torch.device
-    rate: float = 1e-3
-    warmup: int = 300
+    muon_rate: float = 0.01
+    adam_rate: float = 1e-3
+    warmup: int = 200
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
@@ -144,24 +146,21 @@ class Trainer:
         self.text_encoder.to(self.device).train()
         self.unet.to(self.device, memory_format=torch.channels_last).train()
         self.parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-        )
+        embeddings = [m.weight for m in self.text_encoder.modules() if isinstance(m, nn.Embedding)]
+        outer = [self.unet.conv_in.weight, self.unet.conv_out.weight, *embeddings]
+        self.optimizer = MuonAndAdam(self.parameters, outer, self.muon_rate, self.adam_rate)
         self.average = common.Average(self.parameters)
 
     def update(self, noisy: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, velocity: torch.Tensor) -> float:
         """One optimiser step on a batch; returns its loss, the mean squared error of v."""
         noisy, t, ids, velocity = (x.to(self.device) for x in (noisy, t, ids, velocity))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * min(1.0, (self.step - self.first + 1) / self.warmup)
         with common.autocast(self.device):
             states = self.text_encoder(ids)[0]
             predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, states).sample
         loss = (predicted.float() - velocity).square().mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(min(1.0, (self.step - self.first + 1) / self.warmup))
         self.average.update(self.step)
         self.step += 1
         self.samples += len(ids)
@@ -203,22 +202,22 @@ class Trainer:
         (folder / COUNTERS).write_text(json.dumps(self.counters()) + "\n")
 
 
-def fresh(device: torch.device, latent_channels: int, rate: float) -> Trainer:
+def fresh(device: torch.device, latent_channels: int) -> Trainer:
     """A trainer with untrained networks."""
     tokenizer = text.build_tokenizer()
     encoder = text.build_text_encoder(tokenizer)
     unet = build_unet(latent_channels, encoder.config.hidden_size)
-    return Trainer(tokenizer, encoder, unet, device, rate)
+    return Trainer(tokenizer, encoder, unet, device)
 
 
-def from_folder(folder: Path, device: torch.device, rate: float) -> Trainer:
+def from_folder(folder: Path, device: torch.device) -> Trainer:
     """A trainer that starts from the weights of a model folder, with a fresh optimiser."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     if tokenizer.get_vocab() != text.build_tokenizer().get_vocab():
         raise ValueError(f"The vocabulary of {folder} is not this world's.")
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-    trainer = Trainer(tokenizer, encoder, unet, device, rate)
+    trainer = Trainer(tokenizer, encoder, unet, device)
     for name, value in json.loads((folder / COUNTERS).read_text()).items():
         setattr(trainer, name, value)
     trainer.first = trainer.step
@@ -229,8 +228,7 @@ def main() -> None:
     """Train the denoiser and the text encoder; an interrupted run resumes from its checkpoint."""
     parser = common.parser(main.__doc__)
     parser.add_argument("--steps", type=int, default=20_000, help="step to train up to, earlier runs included")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--dropout", type=float, default=0.1, help="share of captions left out, for guidance")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     parser.add_argument(
@@ -244,7 +242,7 @@ def main() -> None:
     autoencoder = AutoencoderTiny.from_pretrained(o.work / "autoencoder")
     images, truths = latents.load(latents.folder_for(o.work, autoencoder))
     channels = images.shape[1]
-    trainer = from_folder(o.start, device, o.rate) if o.start else fresh(device, channels, o.rate)
+    trainer = from_folder(o.start, device) if o.start else fresh(device, channels)
     if checkpoint.exists():
         trainer.restore(common.load_checkpoint(checkpoint, device))
     batches = Batches(images, truths, text.Captioner(trainer.tokenizer), o.batch, o.dropout)

@@ -57,7 +57,7 @@ def test_a_model_folder_alone_is_enough_to_go_on(batches, tmp_path):
     for _ in range(2):
         trainer.update(*batches(trainer.step))
     trainer.save_averaged(tmp_path)
-    again = denoiser.from_folder(tmp_path, DEVICE, rate=1e-3)
+    again = denoiser.from_folder(tmp_path, DEVICE)
     assert again.step == again.first == 2
     for p, value in zip(again.parameters, trainer.average.values, strict=True):
         torch.testing.assert_close(p.detach(), value, rtol=2e-3, atol=2e-3)  # half precision on disk
