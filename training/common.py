@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -61,12 +60,6 @@ def to_pixels(pictures: torch.Tensor) -> torch.Tensor:
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio of each of a batch of pictures in [-1, 1], in dB; shape [B]."""
     return 10 * torch.log10(4 / (a.float() - b.float()).square().mean((1, 2, 3)).clamp_min(1e-12))
-
-
-def cosine_rate(step: int, total: int, peak: float, warmup: int, floor: float = 0.01) -> float:
-    """Learning rate: linear warm-up, then a cosine down to ``floor`` of the peak."""
-    progress = min(1.0, step / max(1, total))
-    return peak * min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def cooldown(step: int, total: int, share: float = 0.25) -> float:

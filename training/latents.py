@@ -63,7 +63,11 @@ def load(folder: Path) -> tuple[torch.Tensor, list[Scene]]:
     if not parts:
         raise FileNotFoundError(f"There are no latents in {folder}; run `python -m training.latents` first.")
     latents = torch.from_numpy(np.concatenate([np.load(p) for p in parts]))
-    truths = [Scene.from_json(json.loads(line)) for p in parts for line in p.with_suffix(".jsonl").open()]
+    truths = [
+        Scene.from_json(json.loads(line))
+        for p in parts
+        for line in p.with_suffix(".jsonl").read_text().splitlines()
+    ]
     return latents, truths
 
 

@@ -1,6 +1,6 @@
 """Trains the scene verifier on noise-free scenes of its own seeds, never on generated pictures.
 
-    python -m training.verifier --steps 12000
+    python -m training.verifier --steps 8000
 
 Resumes from its checkpoint; the result is ``<work>/verifier`` (``config.json`` and ``model.safetensors``).
 """
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from playground.images.verifier import Features, Labels, Verifier
 from training import common, data, scenes, world
+from training.muon import MuonAndAdam
 from training.scenes import Scene
 
 RELATIONS = ("left", "right", "above", "under", "on", "wearing", "with")
@@ -177,9 +178,8 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def main() -> None:
     """Train the verifier; an interrupted run resumes from its checkpoint."""
     parser = common.parser(main.__doc__)
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--count", type=int, default=80_000, help="scenes to train on")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
     o = parser.parse_args()
@@ -190,7 +190,10 @@ def main() -> None:
     checkpoint = o.work / "verifier.pt"
     model = Verifier(labels()).to(device, memory_format=torch.channels_last)
     parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=o.rate, weight_decay=0.02, fused=True)
+    ends = [model.stem.weight, model.queries, model.noun_weight]
+    heads = (model.colour, model.count, model.relation, model.background, model.style)
+    ends += [layer.weight for head in heads for layer in head.modules() if isinstance(layer, torch.nn.Linear)]
+    optimizer = MuonAndAdam(parameters, ends, muon_rate=0.02, adam_rate=1.5e-3)
     average = common.Average(parameters)
     step = 0
     if checkpoint.exists():
@@ -213,14 +216,12 @@ def main() -> None:
         x = _augment(common.to_signed(torch.from_numpy(pictures[np.sort(chosen)])), rng)
         true = targets([truths[i] for i in np.sort(chosen)], model.labels)
         true = Targets(**{f.name: getattr(true, f.name).to(device) for f in dataclasses.fields(true)})
-        optimizer.param_groups[0]["lr"] = common.cosine_rate(step, o.steps, o.rate, 200)
         with common.autocast(device):
             seen = model(x.to(device).contiguous(memory_format=torch.channels_last))
             value = loss(model, seen, true)
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 2.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(min(1.0, (step + 1) / 200) * common.cooldown(step, o.steps))
         average.update(step)
         step += 1
         progress.update(o.batch, loss=value.item())

@@ -76,11 +76,10 @@ class Verifier(nn.Module):
         self.labels = labels
         self.config = {"widths": list(widths), "whole": whole}
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
-        stages, channels = [], widths[0]
-        for i, width in enumerate(widths):
-            stages.append(nn.Sequential(_Block(channels, width, 1 if i == 0 else 2), _Block(width, width, 1)))
-            channels = width
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList(
+            nn.Sequential(_Block(before, width, 2), _Block(width, width, 1))
+            for before, width in zip(widths, widths[1:], strict=False)
+        )
         seen = widths[-2] + widths[-1]
         self.merge = nn.Conv2d(seen, widths[-1], 1)
         self.queries = nn.Parameter(torch.randn(len(labels.nouns), widths[-1]) * widths[-1] ** -0.5)

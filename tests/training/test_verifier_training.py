@@ -47,7 +47,7 @@ def test_loss_is_finite_for_every_kind_of_scene(model):
 def test_features_have_the_documented_shapes_and_gradients(model):
     pictures = torch.zeros(2, 3, 128, 128, requires_grad=True)
     seen = model(pictures)
-    assert [m.shape[-1] for m in seen.maps] == [64, 32, 16, 8]
+    assert [m.shape[-1] for m in seen.maps] == [32, 16, 8]
     assert seen.nouns.shape[:2] == seen.positions.shape[:2] == (2, len(scenes.NOUNS))
     cat = torch.tensor([model.labels.nouns.index("cat")] * 2)
     assert model.colour_logits(seen, cat).shape == (2, 1 + len(scenes.COLOURS))
