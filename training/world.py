@@ -1,7 +1,8 @@
 """Draws the world: 128x128 pictures of :class:`training.scenes.Scene`, every named attribute visible.
 
 The things are glyphs of Google's Noto Color Emoji font (SIL Open Font License; Debian package
-``fonts-noto-color-emoji``), the places and styles are procedural. A picture is a pure function of its seed.
+``fonts-noto-color-emoji``, or any file that the environment variable ``EMOJI_FONT`` names), the places and styles are
+procedural. A picture is a pure function of its seed.
 
     python -m training.world                 # writes a contact sheet to look at
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ SIZE = 128
 """Width and height of a picture in pixels."""
 _FINE = 2 * SIZE  # backgrounds are drawn twice as large and averaged, because PIL's polygons have hard edges
 FONT_PATHS = (
+    *(Path(path) for path in [os.environ.get("EMOJI_FONT")] if path),
     Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"),
     Path("/usr/share/fonts/noto/NotoColorEmoji.ttf"),
     Path("/usr/share/fonts/google-noto-emoji/NotoColorEmoji.ttf"),

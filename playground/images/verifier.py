@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -77,8 +78,7 @@ class Verifier(nn.Module):
         self.config = {"widths": list(widths), "whole": whole}
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
         self.stages = nn.ModuleList(
-            nn.Sequential(_Block(before, width, 2), _Block(width, width, 1))
-            for before, width in zip(widths, widths[1:], strict=False)
+            nn.Sequential(_Block(before, width, 2), _Block(width, width, 1)) for before, width in pairwise(widths)
         )
         seen = widths[-2] + widths[-1]
         self.merge = nn.Conv2d(seen, widths[-1], 1)
