@@ -172,7 +172,7 @@ STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 COLOURLESS_STYLES = ("sketch", "mono")
 STYLE_PLACES: dict[str, tuple[str, ...]] = {
     "sketch": ("white", "city", "mountains", "forest", "space", "room"),
-    "neon": ("black", "city", "mountains", "forest", "space", "room", "sky"),
+    "neon": ("black", "city", "mountains", "forest", "space", "sky"),
     "mono": (
         "white",
         "black",
@@ -340,6 +340,8 @@ def _draw_scene(rng: random.Random) -> Scene:
     weather, amount, addition = None, 0.0, None
     if background in PLACES and style not in ("sketch", "neon"):
         weathers = [w for w, where in WEATHER.items() if background in where]
+        if style == "watercolour":  # its washes and these two make mud of each other
+            weathers = [w for w in weathers if w not in ("rainy", "foggy")]
         if weathers and rng.random() < 0.28:
             weather, amount = rng.choice(weathers), _amount(rng)
         fitting = [a for a, where in ADDITION_PLACES.items() if background in where]

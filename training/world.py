@@ -1,8 +1,8 @@
 """Draws the world: 128x128 pictures of :class:`training.scenes.Scene`, every named attribute visible.
 
 The things are glyphs of Google's Noto Color Emoji font (SIL Open Font License; Debian package
-``fonts-noto-color-emoji``, or any file that the environment variable ``EMOJI_FONT`` names), the places and styles are
-procedural. A picture is a pure function of its seed.
+``fonts-noto-color-emoji``, or any file that the environment variable ``EMOJI_FONT`` names), the places and styles
+are procedural. A picture is a pure function of its seed.
 
     python -m training.world                 # writes a contact sheet to look at
 """
@@ -737,8 +737,8 @@ _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 def _drawing(image: Image.Image, rng: random.Random) -> Image.Image:
     """Wax crayon: wobbly shapes, few bright colours, dark outlines and the strokes' grain on white paper."""
     a, b = rng.uniform(0, 6), rng.uniform(0, 6)
-    rows = _ROWS + 2.6 * np.sin(_COLUMNS / 9 + a) + 1.6 * np.sin(_ROWS / 7 + b)
-    columns = _COLUMNS + 2.6 * np.sin(_ROWS / 10 + b) + 1.6 * np.sin(_COLUMNS / 6 + a)
+    rows = _ROWS + 2.0 * np.sin(_COLUMNS / 11 + a) + 1.0 * np.sin(_ROWS / 8 + b)
+    columns = _COLUMNS + 2.0 * np.sin(_ROWS / 12 + b) + 1.0 * np.sin(_COLUMNS / 8 + a)
     flat = image.filter(ImageFilter.MedianFilter(3))
     index = np.clip(rows, 0, SIZE - 1).astype(np.intp), np.clip(columns, 0, SIZE - 1).astype(np.intp)
     wobbly = np.asarray(flat)[index]
@@ -750,9 +750,9 @@ def _drawing(image: Image.Image, rng: random.Random) -> Image.Image:
     hsv[..., 2] = np.clip(np.round(hsv[..., 2] / 64) * 64 + 10, 0, 255)
     colour = np.asarray(Image.fromarray(hsv.astype(np.uint8), "HSV").convert("RGB")).astype(np.float32)
     stroke = np.sin((_ROWS + _COLUMNS) * 0.7 + 2.5 * np.sin(_ROWS / 15 + a))
-    bare = np.clip(0.12 + 0.22 * stroke, 0, 0.5)[..., None]
+    bare = np.clip(0.08 + 0.15 * stroke, 0, 0.3)[..., None]
     out = colour + (255 - colour) * bare
-    ink = np.clip((outline.astype(np.float32) - 14) / 26, 0, 0.85)[..., None]
+    ink = np.clip((outline.astype(np.float32) - 18) / 30, 0, 0.85)[..., None]
     out = out * (1 - ink) + np.array([45, 35, 50]) * ink
     return Image.fromarray(out.clip(0, 255).astype(np.uint8))
 
