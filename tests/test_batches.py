@@ -61,18 +61,41 @@ def test_named_tensors_are_cut_along():
     assert torch.equal(Batches()(call, X, named={"more": 10 * X}), 11 * X)
 
 
-def test_memory_of_a_processor_counts_as_well():
-    def error(_):
-        return RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-        )
+# What torch says on its devices.
+FULL = {
+    "cpu": "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+    "windows": "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+    "mps": "MPS backend out of memory (MPS allocated: 9 GB, other allocations: 1 GB, max allowed: 9 GB).",
+    "cuda": "CUDA error: out of memory",
+    "cublas": "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+}
 
-    assert torch.equal(Batches()(Small(3, error), X), 2 * X)
+
+@pytest.mark.parametrize("said", FULL.values(), ids=FULL)
+def test_every_device_has_its_own_words_for_full(said):
+    batches = Batches()
+    assert torch.equal(batches(Small(3, lambda _: RuntimeError(said)), X), 2 * X)
+    assert batches.limit == 2
+
+
+def test_memory_of_python_counts_as_well():
     assert torch.equal(Batches()(Small(3, MemoryError), X), 2 * X)
 
 
-def test_other_errors_pass_through_at_once():
-    device = Small(3, RuntimeError)
-    with pytest.raises(RuntimeError, match="CUDA out of memory"):
-        Batches()(device, X)
+OTHERS = [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied (9x3 and 4x5)"),
+    RuntimeError("CUDA error: device-side assert triggered"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    ValueError("out of memory is only a word here"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=lambda error: str(error)[:24] or type(error).__name__)
+def test_other_errors_pass_through_at_once(error):
+    batches, device = Batches(), Small(3, lambda _: error)
+    with pytest.raises(type(error)) as caught:
+        batches(device, X)
+    assert caught.value is error
     assert device.sizes == [11]
+    assert batches.limit is None

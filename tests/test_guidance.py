@@ -21,19 +21,19 @@ def answers(kind="eps", path=None):
 @pytest.mark.parametrize("w", [-1.0, 0.0, 0.5, 1.0, 4.0, 15.0])
 def test_cfg_is_that_of_diffusers(w):
     expected = ClassifierFreeGuidance(guidance_scale=w).forward(C, U).pred if w != 1 else C
-    result, _ = guided([CFG(w)] * B, answers(), None)
+    result, _ = guided([CFG(w)] * B, answers(), {})
     torch.testing.assert_close(result.eps, expected)
 
 
 def test_cfg_in_the_other_convention():
     s = 3.0
-    result, _ = guided([CFG(w=s + 1)] * B, answers(), None)
+    result, _ = guided([CFG(w=s + 1)] * B, answers(), {})
     torch.testing.assert_close(result.eps, (1 + s) * C - s * U)
 
 
 def test_every_row_has_its_own_scale():
     scales = [0.0, 1.0, 4.0, -1.0]
-    result, _ = guided([CFG(w) for w in scales], answers(), None)
+    result, _ = guided([CFG(w) for w in scales], answers(), {})
     for i, w in enumerate(scales):
         torch.testing.assert_close(result.eps[i], U[i] + w * (C[i] - U[i]))
 
@@ -41,15 +41,15 @@ def test_every_row_has_its_own_scale():
 @pytest.mark.parametrize("kind", ["x0", "eps", "v", "velocity"])
 def test_cfg_means_the_same_in_every_kind(kind):
     a = answers("eps")
-    expected, _ = guided([CFG(4.0)] * B, a, None)
+    expected, _ = guided([CFG(4.0)] * B, a, {})
     other = {name: p.replaced(kind, p.read(kind)) for name, p in a.items()}
-    result, _ = guided([CFG(4.0)] * B, other, None)
+    result, _ = guided([CFG(4.0)] * B, other, {})
     torch.testing.assert_close(result.eps, expected.eps)
     torch.testing.assert_close(result.x0, expected.x0)
 
 
 def test_cfg_acts_on_the_raw_output():
-    result, _ = guided([CFG(4.0)] * B, answers("v"), None)
+    result, _ = guided([CFG(4.0)] * B, answers("v"), {})
     assert result.kind == "v"
 
 
@@ -58,14 +58,46 @@ def test_cfg_acts_on_the_raw_output():
     [(4.0, ("uncond", "cond")), (-1.0, ("uncond", "cond")), (1.0, ("cond",)), (0.0, ("uncond",))],
 )
 def test_cfg_asks_only_for_the_branches_it_needs(w, expected):
-    assert CFG(w).branches(0.5) == expected
+    assert CFG(w).branches(0.5, 0) == expected
+
+
+@pytest.mark.parametrize("rule", [CFG(4.0), CFG(1.0), CFG(0.0), Guidance(4.0)])
+def test_these_rules_are_the_same_in_every_step(rule):
+    assert len({rule.branches(0.5, step) for step in range(5)}) == 1
+
+
+@pytest.mark.parametrize("rule", RULES.values())
+def test_rules_without_memory_start_with_none_and_give_none_back(rule):
+    assert rule(4.0).start(C) == {}
+    assert guided([rule(4.0)] * B, answers(), {})[1] == {}
+
+
+@dataclass(frozen=True)
+class Sums(Guidance):
+    """Adds up all it has seen of D."""
+
+    def start(self, x):
+        return {"sum": torch.zeros_like(x)}
+
+    @staticmethod
+    def combine(c, u, p, state):
+        total = state["sum"] + c - u
+        return u + p.w * total, {"sum": total}
+
+
+def test_a_rule_is_handed_what_it_gave_back():
+    rules, state = [Sums(2.0)] * B, Sums(2.0).start(C)
+    for n in (1, 2, 3):
+        result, state = guided(rules, answers(), state)
+        torch.testing.assert_close(result.eps, U + 2 * n * (C - U))
+        torch.testing.assert_close(state["sum"], n * (C - U))
 
 
 @pytest.mark.parametrize("w", [-1.0, 0.0, 1.0, 4.0])
 def test_outside_its_window_cfg_is_the_conditional_prediction(w):
     rule = CFG(w, low=0.3, high=0.7)
-    assert rule.branches(0.29) == ("cond",)
-    assert rule.branches(0.71) == ("cond",)
+    assert rule.branches(0.29, 0) == ("cond",)
+    assert rule.branches(0.71, 0) == ("cond",)
 
 
 def test_both_ends_of_a_window_are_inside():
@@ -78,7 +110,7 @@ def test_both_ends_of_a_window_are_inside():
 
 def test_no_rule_is_the_conditional_prediction_whatever_w():
     for w in (0.0, 1.0, 7.0):
-        assert Guidance(w).branches(0.5) == ("cond",)
+        assert Guidance(w).branches(0.5, 0) == ("cond",)
 
 
 @dataclass(frozen=True)
@@ -88,7 +120,7 @@ class InData(Guidance):
     share: float = 0.5
     space = "x0"
 
-    def branches(self, t):
+    def branches(self, t, step):
         return ("uncond", "cond")
 
     @staticmethod
@@ -98,7 +130,7 @@ class InData(Guidance):
 
 def test_a_rule_is_given_the_predictions_in_its_space():
     a = answers("eps")
-    result, _ = guided([InData(share=0.25)] * B, a, None)
+    result, _ = guided([InData(share=0.25)] * B, a, {})
     assert result.kind == "x0"
     torch.testing.assert_close(result.x0, 0.25 * a["cond"].x0 + 0.75 * a["uncond"].x0)
 
@@ -120,5 +152,5 @@ def test_guidance_can_be_differentiated_through():
     field, x = Toy(), torch.ones(1, 3, requires_grad=True)
     t = torch.tensor([0.5], dtype=torch.float64)
     both = {name: field.predict(x, t, field.encode([v])) for name, v in (("cond", 1.0), ("uncond", 0.0))}
-    guided([CFG(3.0)], both, None)[0].x0.sum().backward()
+    guided([CFG(3.0)], both, {})[0].x0.sum().backward()
     assert bool((x.grad != 0).all())

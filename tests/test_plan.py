@@ -1,4 +1,7 @@
+from dataclasses import dataclass
+
 import pytest
+import torch
 from truth import every_schedule
 
 from playground.errors import RecipeError
@@ -28,6 +31,27 @@ def test_cost_of_one_row(solver, evaluations, w, branches):
 
 def test_heun_in_t_down_to_clean_data_costs_two_a_step():
     assert Plan((row("heun", 1.0, variable="t"),)).cost(Linear()) == Count(8, 8)
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [("euler", 4), ("heun", 7)])
+@pytest.mark.parametrize("path", [VP(), Linear()], ids=lambda path: path.name)
+def test_cost_in_snr_down_to_clean_data(path, solver, evaluations):
+    # α/σ is infinite at clean data: Heun does not ask there, not even on the linear path.
+    assert Plan((row(solver, 1.0, variable="snr"),)).cost(path) == Count(evaluations, evaluations)
+
+
+@dataclass(frozen=True)
+class EveryOther(Guidance):
+    """Guides in the steps 0, 2, 4, ..."""
+
+    def branches(self, t, step):
+        return ("cond",) if step % 2 else ("uncond", "cond")
+
+
+@pytest.mark.parametrize(("solver", "expected"), [("ddim", (4, 6)), ("heun", (7, 11))])
+def test_cost_of_a_rule_that_looks_at_the_step(solver, expected):
+    # Heun asks twice in the steps 0, 1 and 2 and once in step 3: 4 + 2 + 4 + 1.
+    assert Plan((row(solver, rule=EveryOther),)).cost(VP()) == Count(*expected)
 
 
 def test_window_costs_a_second_branch_only_inside():
@@ -71,7 +95,8 @@ def test_heun_rows_that_stop_above_clean_data_ask_once_more():
 
 @pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
 def test_lanes_hold_every_row_once(path):
-    rows = [row(s, w, variable=None) for s in ("ddim", "heun", "dpmpp_2m") for w in (0.0, 1.0, 4.0)]
+    variables = {"ddim": None, "heun": "t", "dpmpp_2m": None}  # σ/α has no value where the linear path starts
+    rows = [row(s, w, variable=v) for s, v in variables.items() for w in (0.0, 1.0, 4.0)]
     assert sorted(i for lane in Plan(tuple(rows)).lanes(path) for i in lane) == list(range(9))
 
 
@@ -79,3 +104,66 @@ def test_too_few_steps_for_a_solver_are_one_sentence(monkeypatch):
     monkeypatch.setattr(DPMSolverPP2M, "minimum_steps", 5)
     with pytest.raises(RecipeError, match=r"DPM-Solver\+\+\(2M\) needs at least 5 steps\."):
         Plan((row("dpmpp_2m"),))
+
+
+def test_a_plan_without_rows_is_refused():
+    with pytest.raises(RecipeError, match=r"^There is nothing to do: the plan has no rows\.$"):
+        Plan(())
+
+
+@pytest.mark.parametrize(
+    "times", [(1.0, 0.5, 0.5, 0.0), (0.5, 0.8, 0.0), (0.0, 1.0), (1.0, 0.5, -0.1)], ids=lambda times: str(times)
+)
+def test_times_that_do_not_fall_are_refused(times):
+    good = row()
+    with pytest.raises(RecipeError, match=r"^The times of a run must fall, to 0 at the lowest\.$"):
+        Plan((good, row(times=times)))
+
+
+@pytest.mark.xfail(strict=True, reason="nothing compares with NaN, and a row without times has no last one")
+@pytest.mark.parametrize("times", [(1.0, float("nan"), 0.0), ()], ids=["nan", "none"])
+def test_times_that_are_none_are_refused(times):
+    try:
+        Plan((row(times=times),))
+    except IndexError:
+        pytest.fail("not a sentence")
+    except RecipeError:
+        return
+    pytest.fail("taken")
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("variable", [None, "sigma"])
+def test_a_variable_that_is_infinite_at_the_start_is_refused(solver, variable):
+    plan = Plan((row(solver, variable=variable),))
+    for work in (plan.lanes, plan.cost, plan.rows[0].make_solver, plan.rows[0].queries):
+        with pytest.raises(RecipeError) as caught:
+            work(Linear())
+        said = "Sampling starts where σ/α is infinite: write the solver in another variable."
+        assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("variable", ["t", "snr"])
+def test_other_variables_may_start_at_pure_noise(variable):
+    tau = row("euler", variable=variable).make_solver(Linear()).variable.tau(torch.tensor(1.0, dtype=torch.float64))
+    assert float(tau) == {"t": 1.0, "snr": 0.0}[variable]
+
+
+def test_a_row_that_starts_below_pure_noise_may_be_written_in_sigma():
+    later = row("euler", times=(0.9, 0.5, 0.0), variable="sigma")
+    assert Plan((later,)).cost(Linear()) == Count(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("solver", "variable", "said"),
+    [
+        ("ddim", "sigma", "DDIM cannot be written in 'sigma'."),
+        ("dpmpp_2m", "t", "DPM-Solver++(2M) cannot be written in 't'."),
+        ("euler", "log", "Euler cannot be written in 'log'."),
+        ("heun", "x" * 999, f"Heun cannot be written in {'x' * 20!r}."),
+    ],
+)
+def test_a_variable_that_a_solver_is_not_written_in_is_refused(solver, variable, said):
+    with pytest.raises(RecipeError) as caught:
+        Plan((row(solver, variable=variable),)).cost(VP())
+    assert str(caught.value) == said

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from truth import fitted_order, lopsided, transported
 
 import playground.guidance
 import playground.solvers
-from playground.grids import karras
 from playground.guidance import Guidance
+from playground.noise import start_noise
 from playground.plan import Plan, Row
-from playground.plane.mixtures import ExactField, Mixture
+from playground.plane.mixtures import ExactField
 from playground.sampling import run
-from playground.schedules import EDM
+from playground.schedules import VP
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
@@ -32,18 +33,18 @@ def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
     space = dict(vars(playground.solvers))
     exec(BLOCKS[1], space)
     monkeypatch.setitem(playground.solvers.SOLVERS, "midpoint", space["Midpoint"])
-    means = torch.tensor([[1.0, -0.5], [-2.0, 0.7]])
-    covariances = torch.stack([torch.eye(2) * 0.3, torch.eye(2)])
-    field = ExactField(Mixture(means, covariances, torch.tensor([0.3, 0.7])), EDM(sigma_min=0.05, sigma_max=10))
+    path, seeds, steps = VP(), range(64), (40, 80, 160)
+    field = ExactField(lopsided(), path, "x0")
+    start, end = path.t_at_ratio(torch.tensor([4.0, 0.3])).tolist()
+    noise = torch.stack([start_noise(seed, (1,)) for seed in seeds]).double()
+    exact = transported(lopsided(), path, noise[:, 0] * path.sigma(start), start, end)
 
-    def end(steps: int) -> torch.Tensor:
-        times = tuple(karras(field.schedule, steps).tolist()[:-1])
-        rows = tuple(Row(seed, times, "midpoint", Guidance(), variable=variable) for seed in range(64))
-        return run(Plan(rows), field, dtype=torch.float64).x
+    def error(count: int) -> float:
+        times = tuple(torch.linspace(start, end, count + 1, dtype=torch.float64).tolist())
+        rows = tuple(Row(seed, times, "midpoint", Guidance(), variable=variable) for seed in seeds)
+        return float((run(Plan(rows), field, dtype=torch.float64).x[:, 0] - exact).norm())
 
-    exact = end(3000)
-    errors = [float((end(n) - exact).norm()) for n in (160, 320)]
-    order = torch.log2(torch.tensor(errors[0] / errors[1])).item()
+    order = fitted_order(steps, [error(count) for count in steps])
     assert order == pytest.approx(space["Midpoint"].order, abs=0.15)
 
 
@@ -52,5 +53,5 @@ def test_the_guidance_rule_of_the_readme_keeps_the_contrast_of_c():
     exec(BLOCKS[2], space)
     c, u = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     rules = [space["Rescaled"](w=7.0, phi=1.0)] * 2
-    value, _ = space["Rescaled"].combine(c, u, playground.guidance.parameters(rules, c), None)
+    value, _ = space["Rescaled"].combine(c, u, playground.guidance.parameters(rules, c), {})
     assert torch.allclose(value.std((1, 2, 3)), c.std((1, 2, 3)), rtol=1e-5)

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from playground.solvers import SOLVERS, Query, Solver
 
 TIMES = (1.0, 0.8, 0.55, 0.3, 0.1, 0.0)
 STEPS = len(TIMES) - 1
+TO_CLEAN_DATA = pytest.mark.xfail(strict=True, reason="a step in α/σ to σ = 0 multiplies 0 by infinity")
 CLOSE = {"rtol": 0, "atol": 2e-6}
 
 
@@ -141,6 +142,9 @@ def test_count_of_a_run_is_that_of_its_plan(solver, rule, w, window):
         ("heun", "sigma", VP(), 2 * STEPS - 1),
         ("heun", "t", VP(), 2 * STEPS - 1),
         ("heun", "t", Linear(), 2 * STEPS),
+        pytest.param("euler", "snr", VP(), STEPS, marks=TO_CLEAN_DATA),
+        pytest.param("heun", "snr", VP(), 2 * STEPS - 1, marks=TO_CLEAN_DATA),
+        pytest.param("heun", "snr", Linear(), 2 * STEPS - 1, marks=TO_CLEAN_DATA),
     ],
 )
 def test_evaluations_follow_the_formulas(solver, variable, path, evaluations, branches):
@@ -294,7 +298,6 @@ def test_a_control_may_replace_what_the_solver_hears():
     torch.testing.assert_close(x[0], by_hand(row(), Toy())[0], **CLOSE)
 
 
-@pytest.mark.xfail(strict=True, reason="the event carries the prediction from before the controls")
 def test_the_event_tells_what_the_solver_heard():
     first = next(sample(Plan((row(),)), Toy(), [Says(0.25, only={0})]))
     torch.testing.assert_close(first.answers[0].guided.x0, torch.full((1, 3), 0.25))
@@ -353,7 +356,7 @@ def test_out_of_memory_changes_the_batches_and_not_the_result(room, limit):
     finished = run(plan, field)
     torch.testing.assert_close(finished.x, run(plan, Toy()).x, **CLOSE)
     assert field.batches.limit == limit
-    assert finished.count == plan.cost(field.schedule)
+    assert finished.count == plan.cost(field.schedule)  # questions, however they had to be split
 
 
 def test_after_memory_ran_out_the_smaller_size_is_kept():
@@ -383,14 +386,15 @@ class Momentum(Guidance):
 
     momentum: float = 0.6
 
-    def branches(self, t):
+    def branches(self, t, step):
         return ("uncond", "cond") if self.inside(t) else ("cond",)
+
+    def start(self, x):
+        return {"m": torch.zeros_like(x)}
 
     @staticmethod
     def combine(c, u, p, state):
-        m = c - u
-        if state is not None:
-            m = m + p.momentum * state["m"]
+        m = c - u + p.momentum * state["m"]
         return u + p.w * m, {"m": m}
 
 
@@ -420,22 +424,90 @@ def test_memory_of_a_rule_is_what_one_computes_by_hand():
 
 @dataclass(frozen=True)
 class Average(Guidance):
-    """A running mean of D that begins with the first D it sees."""
+    """The mean of every D it has seen."""
 
-    def branches(self, t):
+    def branches(self, t, step):
         return ("uncond", "cond") if self.inside(t) else ("cond",)
+
+    def start(self, x):
+        return {"d": torch.zeros_like(x), "seen": x.new_zeros(len(x), 1)}
 
     @staticmethod
     def combine(c, u, p, state):
-        d = c - u if state is None else (c - u + state["d"]) / 2
-        return u + p.w * d, {"d": d}
+        seen = state["seen"] + 1
+        d = state["d"] + (c - u - state["d"]) / seen
+        return u + p.w * d, {"d": d, "seen": seen}
 
 
-@pytest.mark.xfail(strict=True, reason="a row that enters its window after others gets zeros instead of None")
-def test_the_first_memory_of_a_rule_does_not_depend_on_other_rows():
-    rows = (row(2.0, rule=Average, seed=1), row(2.0, rule=Average, seed=2, high=0.6))
-    together = run(Plan(rows), Toy()).x
-    torch.testing.assert_close(together[1:], run(Plan(rows[1:]), Toy()).x, **CLOSE)
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
+def test_the_memory_of_a_row_starts_when_its_own_window_does(solver):
+    # D is the same at every question, and so is its mean: the rule is CFG, unless rows mix up what they saw.
+    windows = [(0.0, 1.0), (0.0, 0.6), (0.4, 0.9), (0.0, 0.2)]
+    rows = [row(2.0, solver=solver, seed=i, low=a, high=b) for i, (a, b) in enumerate(windows)]
+    together = run(Plan(tuple(replace(r, guidance=Average(2.0, *windows[i])) for i, r in enumerate(rows))), Toy()).x
+    for i, r in enumerate(rows):
+        torch.testing.assert_close(together[i : i + 1], by_hand(r, Toy()), **CLOSE)
+
+
+@dataclass(frozen=True)
+class Remembers(Guidance):
+    """CFG that keeps the last D, and before the first one x itself or a copy of it."""
+
+    copied: bool = True
+
+    def branches(self, t, step):
+        return ("uncond", "cond")
+
+    def start(self, x):
+        return {"d": x.clone() if self.copied else x}
+
+    @staticmethod
+    def combine(c, u, p, state):
+        return u + p.w * (c - u), {"d": c - u}
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        True,
+        pytest.param(
+            False, marks=pytest.mark.xfail(strict=True, reason="the memory is overwritten, and with it x")
+        ),
+    ],
+)
+def test_what_a_rule_starts_from_does_not_touch_the_sample(copied):
+    r = row(2.0, solver="dpmpp_2m")
+    x = run(Plan((replace(r, guidance=Remembers(2.0, copied=copied)),)), Toy()).x
+    torch.testing.assert_close(x, by_hand(r, Toy()), **CLOSE)
+
+
+@dataclass(frozen=True)
+class EveryOther(Guidance):
+    """CFG in the steps 0, 2, 4, ..."""
+
+    def branches(self, t, step):
+        return ("cond",) if step % 2 else ("uncond", "cond")
+
+    @staticmethod
+    def combine(c, u, p, state):
+        return u + p.w * (c - u), state
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun"])
+def test_a_rule_may_look_at_the_step(solver):
+    field = Toy()
+    plan = Plan((row(4.0, solver=solver, rule=EveryOther, cond=0.5, uncond=0.25),))
+    heard = {}
+    for event in sample(plan, field):
+        if isinstance(event, Evaluated):
+            (answer,) = event.answers
+            heard.setdefault(answer.step, []).append(sorted(field.calls[-1][2].tolist()))
+    both, one = [0.25, 0.5], [0.5]
+    if solver == "ddim":
+        assert heard == {0: [both], 1: [one], 2: [both], 3: [one], 4: [both]}
+    else:
+        assert heard == {0: [both] * 2, 1: [one] * 2, 2: [both] * 2, 3: [one] * 2, 4: [both]}
+    assert field.count == plan.cost(field.schedule)
 
 
 class Restless(Solver):

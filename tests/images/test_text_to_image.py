@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffusers import (
     HeunDiscreteScheduler,
 )
 
+from playground.errors import RecipeError
 from playground.fields import Count
 from playground.guidance import CFG
 from playground.images.text_to_image import (
@@ -25,9 +28,10 @@ from playground.images.text_to_image import (
 from playground.noise import start_noise
 from playground.plan import Plan, Row
 from playground.recipes import TextToImage
-from playground.sampling import Evaluated
+from playground.sampling import Control, Evaluated
 from playground.sampling import run as sample_plan
 
+TO_CLEAN_DATA = pytest.mark.xfail(strict=True, reason="a step in α/σ to σ = 0 multiplies 0 by infinity")
 STEPS = 5  # divides 1000, where DDIM of diffusers steps along its own grid
 RECIPE = TextToImage(prompt="a red cat", negative="green dog", w=4.0, steps=STEPS, seed=21, solver="ddim")
 
@@ -221,6 +225,8 @@ class Forwards:
         ({"pictures": 3}, (5, 30)),
         ({"solver": "heun"}, (9, 18)),
         ({"solver": "heun", "variable": "t", "w": 1.0}, (9, 9)),
+        pytest.param({"solver": "euler", "variable": "snr"}, (5, 10), marks=TO_CLEAN_DATA),
+        pytest.param({"solver": "heun", "variable": "snr"}, (9, 18), marks=TO_CLEAN_DATA),
         ({"sweep": (0.0, 1.0, 4.0)}, (5, 20)),
         ({"low": 0.3, "high": 0.7}, (5, 7)),  # asks at 1, .8, .6, .4, .2
     ],
@@ -246,10 +252,33 @@ def test_a_run_tells_of_every_evaluation_and_every_step(models):
     assert isinstance(events[-1], Generated)
 
 
-@pytest.mark.xfail(strict=True, reason="all events share one Count, which goes on counting")
 def test_progress_keeps_the_count_of_its_own_moment(models):
     progress = [e for e in run(RECIPE, models["sd2"]) if isinstance(e, Progress)]
-    assert [p.count.evaluations for p in progress] == [1, 2, 3, 4, 5]
+    assert [p.count for p in progress] == [Count(n, 2 * n) for n in (1, 2, 3, 4, 5)]
+
+
+class Blurs(Control):
+    """Halves what the solver hears."""
+
+    def after_query(self, plan_rows, step, prediction):
+        return prediction.replaced("x0", prediction.x0 / 2)
+
+
+def test_previews_and_trace_show_what_the_controls_made_of_a_prediction(models):
+    events = list(run(RECIPE, models["sd2"], [Blurs()]))
+    first = events[-1].trace[0]
+    mixed = first.uncond + 4 * (first.cond - first.uncond)
+    torch.testing.assert_close(first.guided, mixed / 2, rtol=0, atol=1e-4)
+    assert torch.equal(next(e for e in events if isinstance(e, Progress)).x0, first.guided)
+    torch.testing.assert_close(events[-1].latents, events[-1].trace[-1].guided, rtol=0, atol=1e-5)
+
+
+def test_a_recipe_that_cannot_start_is_refused_before_the_network_is_asked(models, monkeypatch):
+    model = models["flow"]
+    forwards = Forwards(model.denoiser.network, monkeypatch, model.denoiser)
+    with pytest.raises(RecipeError, match="σ/α is infinite"):
+        next(run(RECIPE.but(solver="euler", variable="sigma"), model))
+    assert forwards.count == Count()
 
 
 def test_closing_a_run_stops_the_network(models, monkeypatch):
@@ -324,10 +353,14 @@ def test_norms_are_root_mean_squares_and_angles(result):
 
 def test_what_was_not_computed_is_told(models):
     result = generate(RECIPE.but(sweep=(0.0, 1.0, 4.0), low=0.5), models["sd2"])
-    assert result.trace[0].computed("cond") == [False, True, True]
-    assert result.trace[0].computed("uncond") == [True, False, True]
-    assert result.trace[-1].computed("cond") == [True, True, True]
-    assert result.trace[-1].computed("uncond") == [False, False, False]
+    assert result.trace[0].known == {"cond": [False, True, True], "uncond": [True, False, True]}
+    assert result.trace[-1].known == {"cond": [True] * 3, "uncond": [False] * 3}
+    for record in result.trace:  # what is not known holds no numbers
+        for name, known in record.known.items():
+            for value in (getattr(record, name), getattr(record, f"eps_{name}")):
+                assert torch.isfinite(value).flatten(1).all(1).tolist() == known
+                assert torch.isnan(value).flatten(1).all(1).tolist() == [not k for k in known]
+        assert bool(torch.isfinite(record.guided).all())
     assert np.isnan(result.norms(1).difference).all()
 
 
@@ -335,22 +368,42 @@ def test_missing_branches_can_be_filled_in_and_are_counted_apart(models):
     model = models["sd2"]
     full = generate(RECIPE.but(w=2.0), model)
     result = generate(RECIPE.but(sweep=(0.0, 1.0, 2.0)), model)
-    count = Count(result.count.evaluations, result.count.sample_forwards)
-    assert with_both_branches(result, model, 0) == Count(2, 2)
-    assert result.count == count
-    assert with_both_branches(result, model, 0) == Count(0, 0)
-    record = result.trace[0]
+    before = copy.deepcopy(result)
+    record, extra = with_both_branches(result, model, 0)
+    assert extra == Count(2, 2)
+    assert record.known == {"cond": [True] * 3, "uncond": [True] * 3}
     for row in range(3):  # all rows start from one x
         torch.testing.assert_close(record.cond[row], full.trace[0].cond[0], rtol=0, atol=1e-4)
         torch.testing.assert_close(record.eps_uncond[row], full.trace[0].eps_uncond[0], rtol=0, atol=1e-4)
-    assert not np.isnan(result.norms(1).difference[0])
-    assert result.trace[1].computed("uncond") == [True, False, True]
+    # What was known is kept, and the result itself is as it was: asking again costs the same.
+    for name in ("cond", "uncond"):
+        for row in range(3):
+            if before.trace[0].known[name][row]:
+                assert torch.equal(getattr(record, name)[row], getattr(before.trace[0], name)[row])
+    for name in ("t", "x", "guided"):
+        assert torch.equal(getattr(record, name), getattr(before.trace[0], name))
+    assert result.count == before.count
+    for now, then in zip(result.trace, before.trace, strict=True):
+        assert now.known == then.known
+        for name in ("x", "cond", "uncond", "guided", "eps_cond", "eps_uncond"):
+            torch.testing.assert_close(getattr(now, name), getattr(then, name), rtol=0, atol=0, equal_nan=True)
+    assert np.isnan(result.norms(1).difference[0])
+    assert with_both_branches(result, model, 0)[1] == Count(2, 2)
+
+
+def test_nothing_is_computed_for_a_step_that_has_both_branches(result, models, monkeypatch):
+    model = models["sd2"]
+    forwards = Forwards(model.denoiser.network, monkeypatch, model.denoiser)
+    record, extra = with_both_branches(result, model, 1)
+    assert record is result.trace[1]
+    assert extra == forwards.count == Count(0, 0)
 
 
 def test_memory_of_a_result_is_what_its_tensors_hold(result):
     latents = 2 * 4 * 8 * 8 * 4
     pictures = result.pictures.numel() * 4
     assert result.nbytes == latents + pictures + STEPS * (6 * latents + 2 * 8)
+    assert result.trace[0].nbytes == 6 * latents + 2 * 8
 
 
 # Views.
@@ -359,7 +412,7 @@ def test_memory_of_a_result_is_what_its_tensors_hold(result):
 def test_a_film_frame_shows_the_four_decoded_latents(result, models):
     from playground.images.models import to_images
 
-    frame = film_frame(result, models["sd2"], step=2, row=1)
+    frame = film_frame(result.trace[2], models["sd2"], row=1)
     assert len(frame) == len(FILM_ROWS) == 4
     for name, image in zip(FILM_ROWS, frame, strict=True):
         z = getattr(result.trace[2], name)[1:2]
@@ -369,12 +422,16 @@ def test_a_film_frame_shows_the_four_decoded_latents(result, models):
 
 
 def test_a_film_frame_leaves_out_what_was_not_computed(models):
-    frame = film_frame(generate(RECIPE.but(w=1.0), models["sd2"]), models["sd2"], step=0)
-    assert [image is None for image in frame] == [False, True, False, False]
+    model, result = models["sd2"], generate(RECIPE.but(sweep=(1.0, 0.0)), models["sd2"])
+    with_u, without_u = (film_frame(result.trace[0], model, row) for row in (1, 0))
+    assert [image is None for image in without_u] == [False, True, False, False]
+    assert [image is None for image in with_u] == [False, False, True, False]
+    completed, _ = with_both_branches(result, model, 0)
+    assert None not in film_frame(completed, model, 0)
 
 
 def test_the_last_film_frame_of_ddim_is_the_picture(result, models):
-    frame = film_frame(result, models["sd2"], step=STEPS - 1, row=0)
+    frame = film_frame(result.trace[STEPS - 1], models["sd2"], row=0)
     difference = np.abs(np.asarray(frame[3], dtype=int) - np.asarray(result.images[0], dtype=int))
     assert difference.max() <= 1
 
