@@ -83,5 +83,6 @@ def make_grid(name: str, schedule: Schedule, steps: int) -> Tensor:
     times = GRIDS[name](schedule, steps)
     if not bool((times.diff() < 0).all()):
         levels = schedule.size if isinstance(schedule, Discrete) else 1000
+        levels -= name == "leading"  # which leaves out the first
         raise RecipeError(f"{steps} steps do not fit on this time grid, which has {levels} levels.")
     return times

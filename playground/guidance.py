@@ -59,7 +59,8 @@ class Guidance:
         """Whether t lies in the window (up to rounding of the grid)."""
         return self.low - 1e-9 <= t <= self.high + 1e-9
 
-    def start(self, x: Tensor) -> State:
+    @staticmethod
+    def start(x: Tensor) -> State:
         """What the rule remembers before it has been asked, for B rows at x [B, ...]. Default: nothing."""
         return {}
 

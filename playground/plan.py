@@ -66,7 +66,7 @@ class Plan:
         if not self.rows:
             raise RecipeError("There is nothing to do: the plan has no rows.")
         for row in self.rows:
-            if any(s >= t for t, s in pairwise(row.times)) or row.times[-1] < 0:
+            if not row.times or not all(s < t for t, s in pairwise(row.times)) or not row.times[-1] >= 0:
                 raise RecipeError("The times of a run must fall, to 0 at the lowest.")
             need = SOLVERS[row.solver].minimum_steps
             if len(row.times) - 1 < need:

@@ -34,7 +34,8 @@ class Recipe(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_booleans(cls, value: Any) -> Any:
-        if isinstance(value, bool):  # Python would take True for 1
+        # Python would take True for 1.
+        if isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(v, bool) for v in value)):
             raise ValueError("must not be true or false")
         return value
 
@@ -101,7 +102,7 @@ class Recipe(BaseModel):
                 continue
             if clamped != value:
                 cut = isinstance(clamped, str | list)
-                said = "too long or out of range and was cut" if cut else f"out of range and is now {clamped:g}"
+                said = "too long or out of range and was cut" if cut else f"out of range and is now {clamped}"
                 notes.append(f"The link's {title(cls, name)} was {said}.")
             values[name] = clamped
         try:
@@ -128,7 +129,7 @@ def _clamped(recipe: type[Recipe], name: str, value: Any) -> Any:
     longest = next((m.max_length for m in info.metadata if isinstance(m, annotated_types.MaxLen)), None)
     if isinstance(value, str | list) and longest is not None:
         value = value[:longest]
-    if isinstance(value, list):  # only the sweep is one: scales like w
+    if name == "sweep" and isinstance(value, list):
         return [_clamped(recipe, "w", v) for v in value]
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return value

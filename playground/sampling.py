@@ -93,7 +93,8 @@ class _Lane:
         self.x = noise.to(device, dtype)
         self.x = self.x * rows(field.schedule.sigma(self.times[:, 0]), self.x)
         self.state: Any = None
-        self.guidance_state = members[0].guidance.start(self.x)
+        # Copies: a rule may begin with x itself, and what it remembers is written in place.
+        self.guidance_state = {k: v.clone() for k, v in members[0].guidance.start(self.x).items()}
         self.step = self.stage = 0
         self._begin()
 

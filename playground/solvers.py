@@ -110,6 +110,11 @@ class InSNR(Variable):
     def slope(self, prediction):
         return prediction.x0
 
+    def advance(self, x, t, s, slope):
+        # The same line, written so that it also reaches sigma = 0, where tau is infinite and the scale 0.
+        ratio = self.schedule.sigma(s) / self.schedule.sigma(t)
+        return rows(ratio, x) * x + rows(self.schedule.alpha(s) - ratio * self.schedule.alpha(t), x) * slope
+
     def evaluable(self, t):  # tau is infinite at sigma = 0
         return super().evaluable(t) and float(self.schedule.sigma(t)) > 0
 

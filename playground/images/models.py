@@ -263,7 +263,10 @@ def _fingerprint(network: torch.nn.Module) -> str:
 
 def is_hub_id(path_or_id: str) -> bool:
     """Whether this names a model on the hub and nothing on this machine."""
-    return bool(re.fullmatch(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", path_or_id)) and not Path(path_or_id).exists()
+    return (
+        bool(re.fullmatch(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", path_or_id, re.ASCII))
+        and not Path(path_or_id).exists()
+    )
 
 
 def model_list(paths_or_ids: Sequence[str]) -> dict[str, str]:
@@ -291,9 +294,9 @@ def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
     Raises:
         ModelError: if there is nothing loadable, in one sentence.
     """
-    if re.fullmatch(r"[\w-]+", path_or_id) and (bundled / path_or_id).is_dir():
-        return str(bundled / path_or_id)
     try:
+        if re.fullmatch(r"[\w-]+", path_or_id) and (bundled / path_or_id).is_dir():
+            return str(bundled / path_or_id)
         path = Path(path_or_id).expanduser()
         path.stat()
     except FileNotFoundError:
@@ -357,8 +360,13 @@ def load_model(
     if compiled:
         parts.unet.compile()
     text = TextEncoder(parts.tokenizer, parts.text_encoder, device)
-    denoiser = Denoiser(parts.unet, dict(parts.scheduler.config), text, device, name)
-    vocabulary, examples = _vocabulary(Path(where), parts.tokenizer) if local else (None, ())
+    try:
+        denoiser = Denoiser(parts.unet, dict(parts.scheduler.config), text, device, name)
+        vocabulary, examples = _vocabulary(Path(where), parts.tokenizer) if local else (None, ())
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(_why_not(path_or_id, local, error)) from None
     return TextToImageModel(name, text, denoiser, Autoencoder(parts.vae, device), device, vocabulary, examples)
 
 

@@ -64,7 +64,8 @@ class Mixture:
         offset = x[:, None] - a[:, None, None] * self.means.to(x)
         u = torch.einsum("kji,bkj->bki", self.axes.to(x), offset)
         variance = a[:, None, None] ** 2 * self.variances.to(x) + s[:, None, None] ** 2
-        log_density = -0.5 * (u**2 / variance + variance.log() + math.log(2 * math.pi)).sum(-1)
+        floor = variance.clamp(min=torch.finfo(u.dtype).tiny)  # a point seen without noise has no density
+        log_density = -0.5 * (u**2 / floor + floor.log() + math.log(2 * math.pi)).sum(-1)
         return u, variance, self.weights.log().to(x) + log_density
 
     def log_density(self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0) -> Tensor:

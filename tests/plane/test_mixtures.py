@@ -167,7 +167,6 @@ def test_exact_velocity_of_a_gaussian_at_both_ends_of_the_linear_path():
     torch.testing.assert_close(field.predict(x, t, {}).velocity[:, 0], 2 * (2 * t - 1) / ((1 - t) ** 2 + t**2))
 
 
-@pytest.mark.xfail(strict=True, reason="the log-density of a point at sigma = 0 is 0/0")
 def test_exact_velocity_of_points_at_clean_data_is_finite():
     data = torch.tensor([[1.0], [-1.0]])
     field = ExactField(Mixture(data, torch.zeros(2, 1, 1)), Linear())
