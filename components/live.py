@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
 
 from playground.backend import FINAL, Backend, Event, Stopped
 from playground.recipes import Recipe
@@ -20,20 +20,43 @@ SETTLE = 0.15
 """Seconds without a newer value after which a hand counts as resting."""
 
 
+class _Hand:
+    """What one visitor's page has said.
+
+    Attributes:
+        last: the values announced last.
+        since: the values announced since the last `follow` began.
+        started: the values of the last full run.
+    """
+
+    def __init__(self) -> None:
+        self.last: Hashable = None
+        self.since: deque[Hashable] = deque(maxlen=100)
+        self.started: Hashable = None
+
+    def announce(self, values: Hashable) -> None:
+        self.last = values
+        self.since.append(values)
+
+    def newest(self, values: Hashable) -> bool:
+        """Whether nothing newer than these values has been announced."""
+        return self.last is None or self.last == values
+
+
 class Live:
-    """The newest values of each visitor of one tab, and the runs that follow them."""
+    """The hands of all visitors on the controls of one tab, and the runs that follow them."""
 
     def __init__(self, backend: Backend, slot: str, visitors: int = 500):
         self._backend, self._slot, self._visitors = backend, slot, visitors
         self._lock = threading.Lock()
-        self._newest: OrderedDict[str, Hashable] = OrderedDict()
-        self._started: dict[str, Hashable] = {}
+        self._hands: OrderedDict[str, _Hand] = OrderedDict()
 
     def announce(self, visitor: str, values: Hashable) -> None:
         """These values are now the newest; a full run of other values is stopped."""
+        hand = self._hand(visitor)
         with self._lock:
-            self._remember(visitor, values)
-            mine = self._started.get(visitor) == values
+            hand.announce(values)
+            mine = hand.started == values
         if not mine:
             self._backend.stop(visitor, self._slot)
 
@@ -46,21 +69,30 @@ class Live:
             (whether it is the full run, event). Ends early, without a final event, when newer values are
             announced; a visitor's own stop gives a last Stopped.
         """
+        hand = self._hand(visitor)
         with self._lock:
+            before = hand.since
+            during: deque[Hashable] = deque(maxlen=100)
+            hand.since = during
             if quick is None:
-                self._remember(visitor, values)
-        if quick is not None and quick != recipe and self._backend.finished(recipe) is None:
-            # Allowed to finish, so that a moving hand sees pictures and not only beginnings.
-            for event in self._backend.run(quick, visitor, f"{self._slot}/quick"):
-                yield False, event
-            if not self._rests(visitor, values):
+                hand.announce(values)
+        if quick is not None:
+            if quick != recipe and self._backend.finished(recipe) is None:
+                # Allowed to finish, so that a moving hand sees pictures and not only beginnings.
+                for event in self._backend.run(quick, visitor, f"{self._slot}/quick"):
+                    if isinstance(event, Stopped):
+                        if hand.newest(values):
+                            yield True, event
+                        return
+                    yield False, event
+            if not self._rests(hand, values, lambda: values in before or values in during):
                 return
         with self._lock:
-            if self._newest.get(visitor, values) != values:
+            if not hand.newest(values):
                 return
-            self._started[visitor] = values
+            hand.started = values
         for event in self._backend.run(recipe, visitor, self._slot):
-            superseded = self._newest.get(visitor, values) != values
+            superseded = not hand.newest(values)
             if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
                 return
             if not superseded:
@@ -69,21 +101,26 @@ class Live:
     def forget(self, visitor: str) -> None:
         """The visitor has left."""
         with self._lock:
-            self._newest.pop(visitor, None)
-            self._started.pop(visitor, None)
+            self._hands.pop(visitor, None)
         self._backend.forget(visitor)
 
-    def _rests(self, visitor: str, values: Hashable) -> bool:
-        until = time.monotonic() + SETTLE
-        while self._newest.get(visitor, values) == values:
-            if time.monotonic() >= until:
-                return True
-            time.sleep(0.01)
-        return False
+    def _rests(self, hand: _Hand, values: Hashable, announced: Callable[[], bool]) -> bool:
+        """Wait a moment: whether these values are the newest all through it, or at least at its end.
 
-    def _remember(self, visitor: str, values: Hashable) -> None:
-        self._newest[visitor] = values
-        self._newest.move_to_end(visitor)
-        while len(self._newest) > self._visitors:
-            old, _ = self._newest.popitem(last=False)
-            self._started.pop(old, None)
+        Values that are not announced yet are waited for; values that others have followed are given up at once.
+        """
+        until = time.monotonic() + SETTLE
+        while time.monotonic() < until:
+            with self._lock:
+                if not hand.newest(values) and announced():
+                    return False
+            time.sleep(0.01)
+        return hand.newest(values)
+
+    def _hand(self, visitor: str) -> _Hand:
+        with self._lock:
+            hand = self._hands.setdefault(visitor, _Hand())
+            self._hands.move_to_end(visitor)
+            while len(self._hands) > self._visitors:
+                self._hands.popitem(last=False)
+            return hand

@@ -426,7 +426,9 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
     def pick(event: gr.EventData) -> float:
         return float(event._data["value"])
 
-    then_start(sweep.pick(pick, None, c["w"], **fast))
+    then_start(sweep.pick(pick, None, c["w"], **(fast | {"trigger_mode": "always_last"})))
+    # The tile of the current scale is marked, whatever moved the slider; in the browser alone.
+    c["w"].change(None, [c["w"], sweep], sweep, js="(w, strip) => ({...strip, selected: w})", **fast)
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):

@@ -11,6 +11,7 @@ import itertools
 import logging
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future
@@ -228,7 +229,8 @@ class Backend:
                 if isinstance(event, FINAL):
                     return
         finally:
-            job.stop.set()
+            with self._lock:
+                self._stop(job)
 
     def finished(self, recipe: Recipe) -> Generated | None:
         """The result of an equal recipe, if it is still kept."""
@@ -241,9 +243,9 @@ class Backend:
     def stop(self, visitor: str, slot: str | None = None) -> None:
         """Stop a visitor's runs (in one slot, or all) before their next denoiser call."""
         with self._lock:
-            for (owner, place), job in self._runs.items():
+            for (owner, place), job in list(self._runs.items()):
                 if owner == visitor and slot in (None, place):
-                    job.stop.set()
+                    self._stop(job)
             self._lock.notify_all()
 
     def forget(self, visitor: str) -> None:
@@ -272,8 +274,8 @@ class Backend:
         """End all runs and the worker."""
         with self._lock:
             self._closing = True
-            for job in self._runs.values():
-                job.stop.set()
+            for job in list(self._runs.values()):
+                self._stop(job)
             self._lock.notify_all()
         self._thread.join(timeout=30)
 
@@ -286,16 +288,33 @@ class Backend:
             known = ", ".join(self.models)
             raise ModelError(f"There is no model called {recipe.model[:40]!r} on this page; it has: {known}.")
         with self._lock:
+            if self._closing:
+                raise Busy("The playground is closing.")
             older = self._runs.get((visitor, slot))
             if older is not None:
-                older.stop.set()
-            if sum(not job.stop.is_set() for job in self._waiting) >= self.max_queue:
+                self._stop(older)
+            if len(self._waiting) >= self.max_queue:
                 raise Busy(f"{self.max_queue} runs are waiting already; try again in a moment.")
             job = _Run(recipe, visitor, slot, next(self._number))
             self._runs[visitor, slot] = job
             self._waiting.append(job)
             self._lock.notify_all()
         return job
+
+    def _stop(self, job: _Run) -> None:
+        """Stop a run before its next denoiser call; one that waits ends now. The lock is held."""
+        job.stop.set()
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._end(job, Stopped())
+
+    def _end(self, job: _Run, final: Event) -> None:
+        """Forget a run that is not being computed any more, and tell its reader. The lock is held."""
+        if job.work is not None:
+            job.work.close()
+        if self._runs.get((job.visitor, job.slot)) is job:
+            del self._runs[job.visitor, job.slot]
+        job.put(final)
 
     def _turn_order(self, job: _Run) -> tuple[float, int]:
         """Whoever had a turn longest ago comes first, then whoever asked first."""
@@ -306,8 +325,7 @@ class Backend:
             if job not in self._waiting:
                 return 0
             mine = self._turn_order(job)
-            others = [j for j in self._waiting if not j.stop.is_set() and self._turn_order(j) < mine]
-            return len(others) + (self._active is not None)
+            return sum(self._turn_order(j) < mine for j in self._waiting) + (self._active is not None)
 
     def _model(self, name: str) -> TextToImageModel:
         """Called on the worker only."""
@@ -364,9 +382,10 @@ class Backend:
                     job.work = run(job.recipe, model)  # type: ignore[assignment]
                     for text in model.text.notes(job.recipe.prompt):
                         job.put(Note(text))
-                limits = (model.denoiser.batches.limit, model.autoencoder.batches.limit)
+                limits = self._limits(model)
                 assert job.work is not None
                 for event in job.work:
+                    limits = self._tell_limits(job, model, limits)
                     if isinstance(event, Generated):
                         self._results.put(event)
                         measured = event.seconds / event.count.sample_forwards
@@ -375,11 +394,6 @@ class Backend:
                         break
                     if isinstance(event, Progress):
                         self._report(job, event, model)
-                    now = (model.denoiser.batches.limit, model.autoencoder.batches.limit)
-                    if now != limits:
-                        limits = now
-                        rows = min(n for n in now if n is not None)
-                        job.put(Note(f"Memory ran out: the same work goes on in batches of {rows}."))
                     if job.stop.is_set():
                         break
                     self._do_tasks()
@@ -391,23 +405,33 @@ class Backend:
         except PlaygroundError as error:
             final = Failed(str(error))
         except Exception as error:
-            # The recipe is left out: nothing that a visitor typed belongs in the log.
-            log.exception("a run failed")
+            # Neither the recipe nor the error's own message, which may quote it: nothing that a visitor
+            # typed belongs in the log.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            log.error("a run failed with %s\n%s", type(error).__name__, place)
             final = Failed(f"Something inside went wrong ({type(error).__name__}); the page goes on working.")
-        if job.work is not None:
-            job.work.close()
         with self._lock:
             self._last_turn[job.visitor] = time.monotonic()
             self._last_turn.move_to_end(job.visitor)
             while len(self._last_turn) > 1000:
                 self._last_turn.popitem(last=False)
-            if self._runs.get((job.visitor, job.slot)) is job:
-                del self._runs[job.visitor, job.slot]
-        job.put(final)
+            self._end(job, final)
+
+    @staticmethod
+    def _limits(model: TextToImageModel) -> tuple[int | None, int | None]:
+        return model.denoiser.batches.limit, model.autoencoder.batches.limit
+
+    def _tell_limits(self, job: _Run, model: TextToImageModel, before: tuple) -> tuple:
+        """Tell the visitor when memory ran out and the work went on in smaller batches."""
+        now = self._limits(model)
+        if now != before:
+            rows = min(n for n in now if n is not None)
+            job.put(Note(f"Memory ran out: the same work goes on in batches of {rows}."))
+        return now
 
     def _somebody_else_waits(self, job: _Run) -> bool:
         with self._lock:
-            return any(not j.stop.is_set() and j.visitor != job.visitor for j in self._waiting)
+            return any(j.visitor != job.visitor for j in self._waiting)
 
     def _report(self, job: _Run, progress: Progress, model: TextToImageModel) -> None:
         pictures = None

@@ -167,7 +167,6 @@ def test_closing_the_generator_stops_the_run(backend, hand):
     assert isinstance(last, Result) and hand.calls == 2 + 3
 
 
-@pytest.mark.xfail(strict=True, reason="a stopped run is told so only when the worker would have come to it")
 def test_a_stopped_run_that_waits_ends_at_once(backend, hand):
     hand.hold()
     ann = Reader(backend.run(tiny(steps=50), "ann"))
@@ -285,7 +284,6 @@ def test_out_of_memory_means_smaller_batches_and_a_note(backend, hand, models):
     assert [type(e) for e in backend.run(tiny(pictures=4, seed=1))][-1] is Result
 
 
-@pytest.mark.xfail(strict=True, reason="the loop over a run's events ends before its limits are compared")
 def test_out_of_memory_in_the_last_decoding_is_noted_too(backend, models):
     autoencoder = backend.model("tiny").autoencoder
     decode = autoencoder.network.decode
@@ -339,7 +337,7 @@ def test_a_fault_in_one_run_does_not_reach_another(make_backend, hands, models):
     "quotes",
     [
         False,
-        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="the error's own message is logged")),
+        True,
     ],
 )
 def test_the_log_does_not_hold_what_a_visitor_typed(backend, hand, caplog, quotes):
@@ -483,7 +481,6 @@ def test_close_ends_everything(make_backend, hands):
         backend.call(lambda model: model, "tiny")
 
 
-@pytest.mark.xfail(strict=True, reason="a run is queued although the worker has ended")
 def test_a_run_after_the_end_is_refused(make_backend):
     backend = make_backend()
     backend.close()
