@@ -46,14 +46,24 @@ def timestep_weights() -> torch.Tensor:
     """Probability of each timestep in training, [1000].
 
     Most of the linear schedule's steps are nearly pure noise, where there is little to learn: four fifths of the
-    draws are normal in log-SNR (mean -1, deviation 2), much like the logit-normal times that Esser et al. 2024
+    draws are normal in log-SNR (mean 0, deviation 2), much like the logit-normal times that Esser et al. 2024
     found best for flows; the rest are uniform.
     """
     alpha, sigma = (x.double() for x in alphas_and_sigmas())
     log_snr = 2 * (alpha.log() - sigma.log())
     spacing = -torch.gradient(log_snr)[0]
-    density = torch.exp(-0.5 * ((log_snr + 1) / 2).square()) * spacing
+    density = torch.exp(-0.5 * (log_snr / 2).square()) * spacing
     return (0.8 * density / density.sum() + 0.2 / TRAIN_TIMESTEPS).float()
+
+
+def loss_weights(variance: float) -> torch.Tensor:
+    """Weight of the squared error of v at each timestep, [1000]: one over the variance of v itself.
+
+    With data of variance below one, v is smaller in noise than near the data; this makes every noise level count
+    the same before anything is learnt (Karras et al. 2022, EDM, section 5).
+    """
+    alpha, sigma = alphas_and_sigmas()
+    return 1 / (alpha.square() + variance * sigma.square())
 
 
 def build_unet(
@@ -99,9 +109,10 @@ class Batches:
         self.batch, self.dropout = batch, dropout
         self.alpha, self.sigma = alphas_and_sigmas()
         self.timesteps = timestep_weights()
+        self.weights = loss_weights(images[:4096].float().var().item())
 
-    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Noisy latents [B, C, 16, 16], timesteps [B], token ids [B, 32] and velocities v [B, C, 16, 16]."""
+    def __call__(self, step: int) -> tuple[torch.Tensor, ...]:
+        """Noisy latents [B, C, 16, 16], timesteps [B], ids [B, 32], v [B, C, 16, 16] and loss weights [B]."""
         generator, rng = torch.Generator().manual_seed(step), random.Random(step)
         # Each pass goes through all scenes once, in an order of its own.
         count = len(self.truths)
@@ -114,7 +125,7 @@ class Batches:
         noise = torch.randn(x.shape, generator=generator)
         t = torch.multinomial(self.timesteps, self.batch, replacement=True, generator=generator)
         alpha, sigma = self.alpha[t].view(-1, 1, 1, 1), self.sigma[t].view(-1, 1, 1, 1)
-        return alpha * x + sigma * noise, t, torch.tensor(ids), alpha * noise - sigma * x
+        return alpha * x + sigma * noise, t, torch.tensor(ids), alpha * noise - sigma * x, self.weights[t]
 
     def _order(self, epoch: int) -> list[int]:
         if getattr(self, "_epoch", None) != epoch:
@@ -151,13 +162,13 @@ class Trainer:
         self.optimizer = MuonAndAdam(self.parameters, outer, self.muon_rate, self.adam_rate)
         self.average = common.Average(self.parameters)
 
-    def update(self, noisy: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, velocity: torch.Tensor) -> float:
-        """One optimiser step on a batch; returns its loss, the mean squared error of v."""
-        noisy, t, ids, velocity = (x.to(self.device) for x in (noisy, t, ids, velocity))
+    def update(self, *batch: torch.Tensor) -> float:
+        """One optimiser step on a batch of :class:`Batches`; returns its loss, the weighted squared error of v."""
+        noisy, t, ids, velocity, weights = (x.to(self.device) for x in batch)
         with common.autocast(self.device):
             states = self.text_encoder(ids)[0]
             predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, states).sample
-        loss = (predicted.float() - velocity).square().mean()
+        loss = ((predicted.float() - velocity).square().mean((1, 2, 3)) * weights).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step(min(1.0, (self.step - self.first + 1) / self.warmup))
@@ -263,7 +274,7 @@ def main() -> None:
         trainer.seconds = time.monotonic() - started
         if not math.isfinite(loss):
             raise FloatingPointError(f"The loss is {loss} at step {trainer.step}; the last checkpoint is intact.")
-        progress.update(o.batch, v_mse=loss)
+        progress.update(o.batch, loss=loss)
         if time.monotonic() - saved > 60 * o.minutes:
             save()
             saved = time.monotonic()

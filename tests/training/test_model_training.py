@@ -73,13 +73,14 @@ def test_batches_depend_on_the_step_only_and_visit_every_scene(batches):
 
 
 def test_velocity_is_that_of_the_noisy_latents(batches):
-    noisy, t, ids, v = batches(0)
+    noisy, t, ids, v, weights = batches(0)
     alpha, sigma = (x[t].view(-1, 1, 1, 1) for x in denoiser.alphas_and_sigmas())
     clean = alpha * noisy - sigma * v
     known = batches.images.float().flatten(1)
     distance = torch.cdist(clean.flatten(1), known).min(1).values
     assert distance.max() < 1e-2
     assert ids.shape == (4, scenes.MAX_TOKENS)
+    torch.testing.assert_close(weights, denoiser.loss_weights(batches.images.float().var().item())[t])
 
 
 def test_timesteps_cover_the_schedule():
@@ -106,20 +107,50 @@ def test_average_follows_power_weights():
     assert parameter.item() == 999
 
 
-def test_folding_the_normalisation_keeps_the_round_trip():
-    torch.manual_seed(0)
-    model = autoencoder.build(latent_channels=4, width=8).eval()
-    with torch.no_grad():  # latents far from normal, but within the decoder's clamp
-        model.encoder.layers[-1].weight.mul_(0.02)
-        model.encoder.layers[-1].bias.copy_(torch.tensor([0.02, -0.01, 0.0, 0.03]))
-    pictures = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
-    _, before = autoencoder.evaluate(model, pictures)
-    autoencoder.normalise(model, pictures)
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    """Smooth random pictures, so that few components say much."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.random((12, 3, 8, 8)).astype(np.float32))
+    fine = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1)
+    return (255 * fine).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def test_the_encoder_is_the_principal_components(pictures):
+    model = autoencoder.build(latent_channels=24, width=8)
+    mean, components, deviations = autoencoder.principal_components(pictures, 24)
+    gram = torch.einsum("acyx,bcyx->ab", components, components)
+    torch.testing.assert_close(gram, torch.eye(24), atol=1e-4, rtol=0)
+    autoencoder.write_encoder(model, mean, components, deviations)
     latents = autoencoder.encode(model, pictures).float()
-    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=0.05, rtol=0)
-    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=0.05, rtol=0)
-    _, after = autoencoder.evaluate(model, pictures)
-    assert (before - after).abs().mean() < 0.05
+
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    scale = autoencoder.LARGEST_DEVIATION * (deviations / deviations[0]).sqrt() / deviations
+    kernel = components * scale[:, None, None, None]
+    direct = torch.nn.functional.conv2d(x, kernel, stride=8) - (kernel * mean).sum((1, 2, 3))[None, :, None, None]
+    torch.testing.assert_close(latents, direct, atol=4e-3, rtol=0)
+    spread = latents.std((0, 2, 3))
+    assert spread[0].item() == pytest.approx(autoencoder.LARGEST_DEVIATION, rel=0.02)
+    assert (spread[:-1] >= spread[1:] - 1e-3).all()  # from coarse to fine
+
+
+def test_decoder_training_resumes_and_improves(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(autoencoder, "CROP", 32)
+    monkeypatch.setattr(autoencoder.world, "SIZE", 64)
+    monkeypatch.setattr(autoencoder.data, "load", lambda folder, name: (pictures, []))
+    monkeypatch.setattr(autoencoder, "held_out_pictures", lambda count: np.concatenate([pictures] * 3)[:32])
+    torch.manual_seed(0)
+    model = autoencoder.build(latent_channels=24, width=8)
+    autoencoder.write_encoder(model, *autoencoder.principal_components(pictures, 24))
+    model.save_pretrained(tmp_path / "autoencoder")
+    before, _ = autoencoder.evaluate(model, pictures)
+    autoencoder.train_decoder(tmp_path, 3, 4, 5, DEVICE)
+    autoencoder.train_decoder(tmp_path, 30, 4, 5, DEVICE)
+    trained = autoencoder.AutoencoderTiny.from_pretrained(tmp_path / "autoencoder")
+    after, _ = autoencoder.evaluate(trained, pictures)
+    assert after > before
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(trained.encoder.state_dict()[name], value)
 
 
 def test_sampling_depends_on_the_seed_and_not_on_the_batch():
