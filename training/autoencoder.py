@@ -97,6 +97,8 @@ def write_encoder(
     not too late.
     """
     count = len(components)
+    if 2 * count < 48:
+        raise ValueError(f"Carrying 4x4x3 pixels takes 48 channels, so at least 24 components, not {count}.")
     layers = model.encoder.layers
     stem, first, second, third, block, last = layers
     for layer in (stem, first, second, third, last, *(m for m in block.modules() if isinstance(m, nn.Conv2d))):
