@@ -25,6 +25,7 @@ class Row:
         seed: of its start noise and of the noise inside its steps.
         times: N + 1 falling times; sampling starts from sigma(times[0]) eps.
         solver, variable: keys of `SOLVERS` and `VARIABLES` (None: the solver's first).
+        eta: how much noise a stochastic solver draws.
         guidance: the rule with its parameters.
         cond, uncond: what the field is told in the two branches, as `Field.encode` understands it.
     """
@@ -36,6 +37,7 @@ class Row:
     cond: Hashable = None
     uncond: Hashable = None
     variable: str | None = None
+    eta: float = 1.0
 
     def make_solver(self, schedule: Schedule) -> Solver:
         """The row's solver.
@@ -43,7 +45,7 @@ class Row:
         Raises:
             RecipeError: for a variable that is infinite where the row starts.
         """
-        solver = SOLVERS[self.solver](schedule, self.variable)
+        solver = SOLVERS[self.solver](schedule, self.variable, self.eta)
         if solver.variables and not bool(solver.variable.tau(as_time(self.times[0])).isfinite()):
             raise RecipeError(
                 f"Sampling starts where {solver.variable.title} is infinite: write the solver in another variable."
@@ -77,7 +79,7 @@ class Plan:
         lanes: dict[Hashable, list[int]] = {}
         for i, row in enumerate(self.rows):
             asks = tuple(len(q) for q in row.queries(schedule))
-            lanes.setdefault((row.solver, row.variable, asks, type(row.guidance)), []).append(i)
+            lanes.setdefault((row.solver, row.variable, row.eta, asks, type(row.guidance)), []).append(i)
         return list(lanes.values())
 
     def cost(self, schedule: Schedule) -> Count:

@@ -237,6 +237,14 @@ class TextToImage(Recipe):
         title="written in",
         description="the variable in which the solver's step is straight: σ/α, t or α/σ (Euler and Heun)",
     )
+    eta: float = Field(
+        1.0,
+        title="stochasticity η",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.05},
+        description="fresh noise that a stochastic solver adds and removes; the others draw none",
+    )
     grid: GridName = Field("trailing", title="time grid", description="where the steps are placed")
     seed: int = Field(
         7,
@@ -266,14 +274,15 @@ class TextToImage(Recipe):
         variable: str | None = None
         if solver.variables and self.variable == "auto":
             # sigma/alpha is infinite where sampling starts from pure noise, as flow models do.
-            variable = "t" if float(schedule.alpha(times[0])) <= 0 else solver.variables[0]
-        elif solver.variables:
+            pure = float(schedule.alpha(times[0])) <= 0 and "t" in solver.variables
+            variable = "t" if pure else solver.variables[0]
+        elif self.variable in solver.variables:
             variable = self.variable
         make_rule = RULES[self.rule]
 
         def row(seed: int, w: float) -> Row:
             rule = make_rule(w=w, low=self.low, high=self.high)
-            return Row(seed, times, self.solver, rule, self.prompt, self.negative, variable)
+            return Row(seed, times, self.solver, rule, self.prompt, self.negative, variable, self.eta)
 
         if self.sweep:
             return Plan(tuple(row(self.seed, w) for w in self.sweep))

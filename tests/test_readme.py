@@ -32,7 +32,7 @@ def test_the_five_lines_make_a_picture(tmp_path, monkeypatch):
 def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
     space = dict(vars(playground.solvers))
     exec(BLOCKS[1], space)
-    monkeypatch.setitem(playground.solvers.SOLVERS, "midpoint", space["Midpoint"])
+    monkeypatch.setitem(playground.solvers.SOLVERS, "ralston", space["Ralston"])
     path, seeds, steps = VP(), range(64), (40, 80, 160)
     field = ExactField(lopsided(), path, "x0")
     start, end = path.t_at_ratio(torch.tensor([4.0, 0.3])).tolist()
@@ -41,11 +41,11 @@ def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
 
     def error(count: int) -> float:
         times = tuple(torch.linspace(start, end, count + 1, dtype=torch.float64).tolist())
-        rows = tuple(Row(seed, times, "midpoint", Guidance(), variable=variable) for seed in seeds)
+        rows = tuple(Row(seed, times, "ralston", Guidance(), variable=variable) for seed in seeds)
         return float((run(Plan(rows), field, dtype=torch.float64).x[:, 0] - exact).norm())
 
     order = fitted_order(steps, [error(count) for count in steps])
-    assert order == pytest.approx(space["Midpoint"].order, abs=0.15)
+    assert order == pytest.approx(space["Ralston"].order, abs=0.15)
 
 
 def test_the_guidance_rule_of_the_readme_keeps_the_contrast_of_c():

@@ -229,6 +229,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
                 c["low"] = control(TextToImage, "low")
                 window = gr.HTML(elem_classes="dp-readout")
                 c["grid"] = control(TextToImage, "grid", choices=[(v, k) for k, v in GRID_TITLES.items()])
+                c["eta"] = control(TextToImage, "eta")
                 c["variable"] = control(TextToImage, "variable")
                 c["pictures"] = control(TextToImage, "pictures")
                 c["model"] = control(TextToImage, "model", choices=list(backend.models), value=default.model)
