@@ -46,9 +46,9 @@ One step needs the noise twice, with the prompt and without it, at the same $x_t
 $$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
 $$\hat\epsilon = u + w\,(c - u)$$
 
-Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$. The solver then follows the probability-flow ODE,
-here in the time of diffusion ($t$: 1 noise → 0 data; flow matching writes $1-t$), with
-$x_t = \alpha_t x_0 + \sigma_t \epsilon$:
+Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$
+(here $t$ runs from 1, noise, to 0, data; flow matching writes $1-t$) the solver follows the probability-flow
+ODE; stochastic solvers also add fresh noise and take it away again.
 
 $$\frac{\mathrm d (x/\alpha)}{\mathrm d(\sigma/\alpha)} = \hat\epsilon(x, t)$$
 """
