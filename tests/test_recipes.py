@@ -10,6 +10,7 @@ from playground.guidance import CFG, Guidance
 from playground.noise import start_noise
 from playground.recipes import PROMPT_LIMIT, RECIPES, VERSION, TextToImage, bounds, recipe_from_query, title
 from playground.schedules import VP, Discrete, Linear
+from playground.solvers import SOLVERS
 
 CHANGED = {
     "model": "mine",
@@ -22,6 +23,7 @@ CHANGED = {
     "steps": 33,
     "solver": "heun",
     "variable": "t",
+    "eta": 0.35,
     "grid": "karras",
     "seed": 99,
     "pictures": 3,
@@ -102,6 +104,8 @@ LIMITS = [
     ("seed", "-1", 0),
     ("seed", str(2**31), 2**31 - 1),
     ("pictures", "9", 8),
+    ("eta", "1.5", 1),
+    ("eta", "-0.5", 0),
 ]
 
 
@@ -308,8 +312,10 @@ def test_whatever_is_bad_is_told_without_jargon(name, bad):
 
 
 def test_choices_are_listed_when_one_is_wrong():
-    with pytest.raises(RecipeError, match="'ddim', 'euler', 'heun' or 'dpmpp_2m'"):
+    *names, last = SOLVERS
+    with pytest.raises(RecipeError) as caught:
         TextToImage.make(solver="rk45")
+    assert str(caught.value) == f"Solver must be one of {', '.join(map(repr, names))} or {last!r}."
 
 
 def test_a_changed_copy_is_validated():
@@ -354,7 +360,7 @@ def test_rows_carry_what_the_recipe_says():
     row = TextToImage(**{**CHANGED, "sweep": (), "pictures": 1, "rule": "cfg"}).plan(TABLE).rows[0]
     assert row.guidance == CFG(7.5, low=0.1, high=0.8)
     assert (row.cond, row.uncond) == (CHANGED["prompt"], "blur")
-    assert (row.solver, row.variable, len(row.times)) == ("heun", "t", 34)
+    assert (row.solver, row.variable, row.eta, len(row.times)) == ("heun", "t", 0.35, 34)
 
 
 def test_rule_none_is_planned_without_guidance():

@@ -45,7 +45,10 @@ def by_hand(r, field):
             c = u + r.guidance.w * (c - u)
         return Prediction(field.kind, c, x, t, path)
 
-    return integrate(r.make_solver(path), ask, start(r.seed, path, r.times[0]), r.times)
+    def noise(step, draw):
+        return step_noise(r.seed, step, draw, (3,))[None]
+
+    return integrate(r.make_solver(path), ask, start(r.seed, path, r.times[0]), r.times, noise)
 
 
 @pytest.mark.parametrize("w", [-1.0, 0.0, 1.0, 4.0])

@@ -1,6 +1,8 @@
+from functools import partial
+
 import pytest
 import torch
-from truth import every_schedule, fitted_order, gaussian, integrate, lopsided, transported
+from truth import draws, every_schedule, fitted_order, gaussian, integrate, lopsided, transported
 
 from playground.errors import RecipeError
 from playground.fields import Prediction
@@ -142,7 +144,7 @@ def test_a_point_is_reached_exactly_from_anywhere(name, variable):
     # All data at 0.75: x0 never changes, so a solver that lands on x0 ends there.
     path = VP()
     ask = exact(Mixture(torch.tensor([[0.75]]), torch.zeros(1, 1, 1)), path)
-    x = integrate(SOLVERS[name](path, variable), ask, X, [1.0, 0.6, 0.3, 0.0])
+    x = integrate(SOLVERS[name](path, variable), ask, X, [1.0, 0.6, 0.3, 0.0], draws(X.shape))
     torch.testing.assert_close(x, torch.full_like(x, 0.75), rtol=0, atol=1e-9)
 
 
@@ -228,7 +230,7 @@ def test_times_are_those_a_step_asks_at(path, name, variable, s):
         asked.append(float(t[0]))
         return field(x, t)
 
-    integrate(solver, ask, X, [0.7, s])
+    integrate(solver, ask, X, [0.7, s], draws(X.shape))
     assert tuple(asked) == solver.times(0.7, s)
     if s > 0:
         assert len(asked) == solver.evaluations
@@ -265,8 +267,9 @@ def test_rows_may_stand_at_different_times():
     path = VP()
     ask, x = exact(lopsided(), path), X[:2]
     t, s = torch.tensor([0.9, 0.5], dtype=torch.float64), torch.tensor([0.6, 0.1], dtype=torch.float64)
+    z = draws(x.shape)
     for name in SOLVERS:
-        running = SOLVERS[name](path).step(x, t, s, None, None)
+        running = SOLVERS[name](path).step(x, t, s, None, partial(z, 0))
         query = next(running)
         try:
             while True:
@@ -274,7 +277,8 @@ def test_rows_may_stand_at_different_times():
         except StopIteration as stop:
             together = stop.value[0]
         for i in range(2):
-            alone = integrate(SOLVERS[name](path), ask, x[i : i + 1], [float(t[i]), float(s[i])])
+            own = [float(t[i]), float(s[i])]
+            alone = integrate(SOLVERS[name](path), ask, x[i : i + 1], own, lambda *at, i=i: z(*at)[i : i + 1])
             torch.testing.assert_close(together[i : i + 1], alone)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -61,8 +62,18 @@ def transported(mixture: Mixture, schedule: Schedule, x: Tensor, t: float, s: fl
     return (low + high) / 2
 
 
-def _no_noise(draw: int) -> Tensor:
+def silent(step: int, draw: int) -> Tensor:
     raise AssertionError("a deterministic solver drew noise")
+
+
+def draws(shape: tuple[int, ...], seed: int = 0) -> Callable[[int, int], Tensor]:
+    """A noise function in float64: the same step and draw are always the same numbers."""
+
+    def noise(step: int, draw: int) -> Tensor:
+        generator = torch.Generator().manual_seed(10_000 * seed + 10 * step + draw)
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    return noise
 
 
 def integrate(
@@ -70,13 +81,17 @@ def integrate(
     ask: Callable[[Tensor, Tensor], Prediction],
     x: Tensor,
     times: Sequence[float] | Tensor,
+    noise: Callable[[int, int], Tensor] = silent,
 ) -> Tensor:
-    """A solver on its own, without the driver: x [B, ...] from times[0] to times[-1]."""
+    """A solver on its own, without the driver: x [B, ...] from times[0] to times[-1].
+
+    `noise(step, draw)` is what the solver draws, shaped like x; by default it must not draw any.
+    """
     state = None
     grid = [float(t) for t in times]
-    for t, s in pairwise(grid):
+    for step, (t, s) in enumerate(pairwise(grid)):
         full = torch.full((len(x),), 1.0, dtype=torch.float64)
-        running = solver.step(x, t * full, s * full, state, _no_noise)
+        running = solver.step(x, t * full, s * full, state, partial(noise, step))
         query = next(running)
         while True:
             try:
