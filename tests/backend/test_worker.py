@@ -62,7 +62,8 @@ def test_unknown_words_are_noted(backend):
     assert "purple" in note.text and is_a_sentence(note.text)
 
 
-def test_a_slow_reader_finds_only_the_newest_progress(backend):
+def test_a_slow_reader_finds_only_the_newest_progress(make_backend):
+    backend = make_backend(turn=1000)
     recipe = tiny(steps=30)
     reading = backend.run(recipe)
     first = next(reading)

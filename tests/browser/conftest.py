@@ -1,0 +1,114 @@
+"""The real page: `app.py` in a process of its own, Debian's chromium, and a context for each test."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from visiting import Tab, wait_up_to
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """`python app.py` on a free port; what it prints is kept in a file."""
+
+    def __init__(self, log: Path, *options: str):
+        self.log = log
+        self.url = f"http://127.0.0.1:{(port := free_port())}/"
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        command = [sys.executable, "app.py", "--no-browser", "--port", str(port), *options]
+        with log.open("w") as out:
+            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
+        deadline = time.monotonic() + 120
+        while "Diffusion Playground:" not in self.printed:
+            assert self._process.poll() is None and time.monotonic() < deadline, self.printed
+            time.sleep(0.1)
+
+    @property
+    def printed(self) -> str:
+        return self.log.read_text()
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server") / "log.txt")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip("there is no chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield made
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def patience(request) -> None:
+    """Long waits for what must happen, short ones for what is known not to."""
+    wait_up_to(6 if request.node.get_closest_marker("xfail") else 60)
+
+
+@pytest.fixture
+def visit(server, browser) -> Iterator[Callable[..., Tab]]:
+    """`visit(steps=4, ...)`: the page opened by a link with these settings, in a context of its own.
+
+    After the test: the page has asked nobody but its server for anything, and no script has failed.
+    """
+    contexts, requests, failures = [], [], []
+
+    def open_page(
+        width: int = 1400, height: int = 900, at: str = server.url, wait: bool = True, dark: bool = False, **query
+    ) -> Tab:
+        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        context.set_default_timeout(60_000)
+        context.on("request", lambda request: requests.append(request.url))
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto(at + "?" + urlencode(query | ({"__theme": "dark"} if dark else {})))
+        tab = Tab(page)
+        if wait:
+            tab.wait_for_result()
+        return tab
+
+    yield open_page
+    servers = {urlsplit(page.url).netloc for context in contexts for page in context.pages}
+    for context in contexts:
+        context.close()
+    elsewhere = [u for u in requests if urlsplit(u).scheme in ("http", "https", "ws", "wss")]
+    assert [u for u in elsewhere if urlsplit(u).netloc not in servers] == []
+    assert all(name.startswith("127.0.0.1:") for name in servers)
+    assert failures == []
