@@ -22,6 +22,7 @@ def build_scheduler() -> DPMSolverMultistepScheduler:
         beta_end=denoiser.BETA_END,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,  # of no effect on trailing steps, but pipelines insist on it
     )
 
 
