@@ -147,6 +147,20 @@ def test_count_of_a_run_is_that_of_its_plan(solver, rule, w, window):
         ("euler", "snr", VP(), STEPS),
         ("heun", "snr", VP(), 2 * STEPS - 1),
         ("heun", "snr", Linear(), 2 * STEPS - 1),
+        ("midpoint", "sigma", VP(), 2 * STEPS),
+        ("midpoint", "t", Linear(), 2 * STEPS),
+        ("midpoint", "snr", Linear(), 2 * STEPS),
+        ("rk4", "t", Linear(), 4 * STEPS),
+        ("rk4", "t", VP(), 4 * STEPS - 1),
+        ("rk4", "sigma", VP(), 4 * STEPS - 1),
+        ("rk4", "snr", Linear(), 4 * STEPS - 1),
+        ("dpmpp_2s", None, VP(), 2 * STEPS - 1),
+        ("dpmpp_2s", None, Linear(), 2 * STEPS - 2),  # nor has a step from zero SNR a middle in lambda
+        ("dpmpp_3m", None, VP(), STEPS),
+        ("unipc", None, VP(), STEPS),
+        ("ancestral", None, VP(), STEPS),
+        ("euler_maruyama", "sigma", VP(), STEPS),
+        ("churn", "sigma", VP(), 2 * STEPS - 1),
     ],
 )
 def test_evaluations_follow_the_formulas(solver, variable, path, evaluations, branches):

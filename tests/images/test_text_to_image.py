@@ -9,6 +9,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 
 from playground.errors import RecipeError
@@ -42,7 +43,8 @@ def of_the_pipeline(pipelines, family, recipe, scheduler, output="latent"):
     pipeline.scheduler = scheduler
     scheduler.set_timesteps(recipe.steps)
     noise = start_noise(recipe.seed, (4, 8, 8))[None]
-    if hasattr(scheduler, "sigmas") and not isinstance(scheduler, DPMSolverMultistepScheduler):
+    in_x = DPMSolverMultistepScheduler | UniPCMultistepScheduler
+    if hasattr(scheduler, "sigmas") and not isinstance(scheduler, in_x):
         # Its x is ours divided by alpha, so it starts from sigma/alpha eps.
         start = noise * float(scheduler.sigmas[0])
     else:
@@ -73,6 +75,7 @@ CASES = [
     ("heun", "trailing", HeunDiscreteScheduler, {}),
     ("heun", "leading", HeunDiscreteScheduler, {}),
     ("dpmpp_2m", "trailing", DPMSolverMultistepScheduler, {"final_sigmas_type": "zero"}),
+    ("unipc", "trailing", UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
 ]
 
 
