@@ -245,7 +245,6 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="start", type=Path, help="model folder to start from when there is no checkpoint"
     )
-    parser.add_argument("--compile", action="store_true", help="compile the networks first")
     o = parser.parse_args()
 
     device = common.prepare(o.threads)
@@ -257,9 +256,6 @@ def main() -> None:
     if checkpoint.exists():
         trainer.restore(common.load_checkpoint(checkpoint, device))
     batches = Batches(images, truths, text.Captioner(trainer.tokenizer), o.batch, o.dropout)
-    if o.compile:
-        trainer.unet.compile()
-        trainer.text_encoder.compile()
     size = sum(p.numel() for p in trainer.parameters) / 1e6
     print(f"{len(truths)} scenes, {size:.1f} M parameters, from step {trainer.step}", flush=True)
 
