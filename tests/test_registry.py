@@ -12,6 +12,7 @@ from playground.plan import Plan, Row
 from playground.plane.mixtures import ExactField
 from playground.recipes import TextToImage
 from playground.sampling import run
+from playground.schedules import Discrete
 from playground.solvers import SOLVERS
 
 COUNTS = (1, 2, 3, 5, 50)
@@ -22,7 +23,8 @@ WRITTEN = [(name, v) for name, kind in SOLVERS.items() for v in kind.variables o
 @pytest.mark.parametrize(("name", "variable"), WRITTEN)
 def test_every_solver_ends_at_numbers_on_every_grid(name, variable, path):
     rows: list[Row] = []
-    for grid in GRIDS:
+    # Without a table, trailing is the uniform grid.
+    for grid in GRIDS if isinstance(path, Discrete) else GRIDS.keys() - {"trailing"}:
         for steps in COUNTS:
             recipe = TextToImage(solver=name, variable=variable, grid=grid, steps=steps, w=1.0)
             (row,) = recipe.plan(path).rows
@@ -37,7 +39,7 @@ def test_every_solver_ends_at_numbers_on_every_grid(name, variable, path):
                 continue
             # The prompt is no class of the mixture.
             rows.append(Row(row.seed, row.times, name, row.guidance, variable=row.variable, eta=row.eta))
-    assert len(rows) >= 2 * len(COUNTS)
+    assert len(rows) >= 2 * len(COUNTS)  # on Karras' grid and the leading one at the least
     # Where Heun and Runge-Kutta ask at clean data itself, it is the velocity that has a value there.
     kind = "velocity" if path.t_min == 0 else "x0"
     x = run(Plan(tuple(rows)), ExactField(lopsided(), path, kind)).x

@@ -313,7 +313,8 @@ def test_error_falls_with_the_declared_order(name, variable, path):
     start, end = path.t_at_ratio(torch.tensor([4.0, 0.3], dtype=torch.float64)).tolist()
     x = X * path.alpha(start) * 4
     truth = transported(lopsided(), path, x[:, 0], start, end)
-    counts = tuple(2 * n for n in STEPS) if name == "dpmpp_3m" else STEPS
+    # Three answers back, the start is felt for longer; RK4 is down to rounding sooner.
+    counts = {"dpmpp_3m": (80, 160, 320), "rk4": (20, 40, 80)}.get(name, STEPS)
     errors = []
     for steps in counts:
         even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
