@@ -199,6 +199,21 @@ def test_a_long_run_lets_a_short_one_pass(make_backend, hands, models):
     expect_picture(short.final, models["sd2"])
 
 
+@pytest.mark.xfail(strict=True, reason="only a run of somebody else is let pass")
+def test_a_sweep_lets_the_visitors_own_quick_run_pass(make_backend, hands):
+    backend = make_backend(turn=0)
+    hand = hands(backend)
+    hand.hold()
+    sweep = Reader(backend.run(tiny(steps=20, sweep=(1.0, 4.0)), "ann", "sweep"))
+    hand.wait_for_call(1)
+    quick = Reader(backend.run(tiny(steps=2), "ann", "quick"))
+    quick.wait_for(Queued)
+    hand.let(9)
+    quick.join(3)
+    assert not quick.is_alive() and isinstance(quick.final, Result)
+    assert not any(isinstance(e, FINAL) for e in sweep.events)
+
+
 def test_a_run_keeps_its_place_while_nobody_else_waits(make_backend, hands):
     backend = make_backend(turn=0)
     hand = hands(backend)

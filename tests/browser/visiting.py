@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from playground.recipes import TextToImage
+
 PATIENCE = 60
 """Seconds to wait for what must happen; the machine may be busy."""
 
@@ -143,6 +145,16 @@ class Tab:
         self.prompt.press_sequentially(prompt)
 
     def set(self, name: str, value: float) -> None:
-        """Type a number into a control's box."""
-        self.number(name).first.fill(str(value))
-        self.number(name).first.press("Enter")
+        """Type a number into a control's box; again, if the box had only just appeared and forgot it."""
+        default = TextToImage.model_fields[name].default
+        wanted = None if value == default else f"{value:g}"
+
+        def taken() -> bool:
+            self.number(name).first.fill(f"{value:g}")
+            self.number(name).first.press("Enter")
+            deadline = time.monotonic() + 3
+            while self.link().get(name) != wanted and time.monotonic() < deadline:
+                self.page.wait_for_timeout(50)
+            return self.link().get(name) == wanted
+
+        until(taken, f"{name} did not take {value}")
