@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     report = (yield).get_result()
-    if report.skipped and os.environ.get("REQUIRE_BROWSER") and item.get_closest_marker("browser"):
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and os.environ.get("REQUIRE_BROWSER") and item.get_closest_marker("browser"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, but REQUIRE_BROWSER is set: {report.longrepr}"

@@ -7,7 +7,15 @@ from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 
+from components.widgets.base import NoStub
 from playground.recipes import VERSION, Recipe, bounds, title
+
+
+class Slider(gr.Slider, metaclass=NoStub):
+    """Gradio's slider, without its own check of typed numbers: the recipe says in a sentence what is wrong."""
+
+    def preprocess(self, payload: float) -> float:
+        return payload
 
 
 def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Component:
@@ -32,8 +40,9 @@ def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Co
         low, high = bounds(info)
         step = extra.get("step")
         if step is None:
-            return gr.Number(precision=0 if info.annotation is int else None, minimum=low, maximum=high, **common)
-        return gr.Slider(**{"minimum": low, "maximum": high, "step": step} | common)
+            # Without Gradio's own bounds: the recipe says in a sentence what is wrong with a number.
+            return gr.Number(precision=0 if info.annotation is int else None, **common)
+        return Slider(**{"minimum": low, "maximum": high, "step": step} | common)
     return gr.Textbox(**common)
 
 

@@ -27,12 +27,14 @@ class _Hand:
         last: the values announced last.
         since: the values announced since the last `follow` began.
         started: the values of the last full run.
+        running: those of the full run that is going on.
     """
 
     def __init__(self) -> None:
         self.last: Hashable = None
         self.since: deque[Hashable] = deque(maxlen=100)
         self.started: Hashable = None
+        self.running: Hashable = None
 
     def announce(self, values: Hashable) -> None:
         self.last = values
@@ -88,15 +90,22 @@ class Live:
             if not self._rests(hand, values, lambda: values in before or values in during):
                 return
         with self._lock:
-            if not hand.newest(values):
+            # Two controls may tell of one change (an example that is clicked sets the prompt).
+            twice = quick is not None and hand.running == values
+            if twice or not hand.newest(values):
                 return
-            hand.started = values
-        for event in self._backend.run(recipe, visitor, self._slot):
-            superseded = not hand.newest(values)
-            if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
-                return
-            if not superseded:
-                yield True, event
+            hand.started = hand.running = values
+        try:
+            for event in self._backend.run(recipe, visitor, self._slot):
+                superseded = not hand.newest(values)
+                if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
+                    return
+                if not superseded:
+                    yield True, event
+        finally:
+            with self._lock:
+                if hand.running == values:
+                    hand.running = None
 
     def forget(self, visitor: str) -> None:
         """The visitor has left."""

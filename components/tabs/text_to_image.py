@@ -234,6 +234,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
                 c["pictures"] = control(TextToImage, "pictures")
                 c["model"] = control(TextToImage, "model", choices=list(backend.models), value=default.model)
         with gr.Column(elem_classes="dp-picture"):
+            told = gr.HTML(elem_classes="dp-note", elem_id="t2i-link-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="t2i-error")
             stage = Stage(elem_id="t2i-stage")
             with gr.Row():
@@ -370,6 +371,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         "api_visibility": "private",
     }
     touches = [e for x in controls for e in (x.input, getattr(x, "release", None)) if e is not None]
+    # Text that is pasted or dropped is a change without an input.
+    touches += [c["prompt"].change, c["negative"].change]
     # In this order: the light message first. See components/live.py.
     gr.on(touches, announce, controls, None, trigger_mode="multiple", **fast)
     gr.on(touches, moved, inputs, outputs, **running)
@@ -446,7 +449,11 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         }
 
     gr.on(
-        [look.release, everything.input], look_at, [shown, look, everything], [strip, chart, latents, noise], **fast
+        [look.input, look.release, everything.input],
+        look_at,
+        [shown, look, everything],
+        [strip, chart, latents, noise],
+        **fast,
     )
 
     # --- the same for programs --------------------------------------------------------------------------
@@ -478,15 +485,17 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
 
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):
-        recipe, told = TextToImage.from_query(dict(request.query_params))
+        recipe, changed = TextToImage.from_query(dict(request.query_params))
         if not known(recipe):
-            told.append(f"The link's model {recipe.model[:40]!r} is not on this page; {default.model!r} is used.")
+            changed.append(
+                f"The link's model {recipe.model[:40]!r} is not on this page; {default.model!r} is used."
+            )
             recipe = recipe.but(model=default.model)
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES},
             words: word_list(backend.model(recipe.model)),
             sweep: sweep_tiles(recipe.w),
-            error: lines(*told),
+            told: lines(*changed),
         }
 
     def kept_sweep(request: gr.Request, *values: Any):
@@ -497,7 +506,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         else:
             yield gr.skip()
 
-    opened = page.load(restore, None, [*controls, words, sweep, error], **fast)
+    opened = page.load(restore, None, [*controls, words, sweep, told], **fast)
     then_start(opened)
     opened.then(kept_sweep, controls, [sweep, sweep_button, error], **running)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **fast)

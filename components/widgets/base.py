@@ -18,14 +18,14 @@ from gradio.component_meta import ComponentMeta
 SHARED = Path(__file__).parent
 
 
-class _WidgetMeta(ComponentMeta):
+class NoStub(ComponentMeta):
     """Gradio's metaclass writes a .pyi stub beside every component class on import; this one does not."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> type:
         return ABCMeta.__new__(cls, name, bases, attributes)
 
 
-class Widget(gr.HTML, metaclass=_WidgetMeta):
+class Widget(gr.HTML, metaclass=NoStub):
     """A folder with `widget.html`, `widget.css` and `widget.js`; each subclass states the shape of its value.
 
     A script sees Gradio's `element`, `props`, `watch` and `trigger`, and everything in `shared.js`. An event

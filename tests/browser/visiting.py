@@ -44,6 +44,7 @@ class Tab:
         self.page = page
         self.picture = page.locator("#t2i-stage .picture img")
         self.status = page.locator("#t2i-status .prose")
+        self.told = page.locator("#t2i-link-notes .prose")
         self.error = page.locator("#t2i-error .prose")
         self.notes = page.locator("#t2i-notes .prose")
         self.sweep = page.locator("#t2i-sweep .tile")
