@@ -48,7 +48,8 @@ class Row:
         solver = SOLVERS[self.solver](schedule, self.variable, self.eta)
         if solver.variables and not bool(solver.variable.tau(as_time(self.times[0])).isfinite()):
             raise RecipeError(
-                f"Sampling starts where {solver.variable.title} is infinite: write the solver in another variable."
+                f"Sampling starts where {solver.variable.title} is infinite: take the Karras grid, which starts "
+                "below, or a solver that can be written in t."
             )
         return solver
 

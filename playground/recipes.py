@@ -40,14 +40,14 @@ class Recipe(BaseModel):
         return value
 
     @classmethod
-    def make(cls, **values: Any) -> Self:
+    def make(cls, /, **values: Any) -> Self:
         """A recipe from untrusted values.
 
         Raises:
             RecipeError: naming the first bad value in one sentence.
         """
         try:
-            return cls(**values)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise RecipeError(_sentence(cls, error)) from None
 
@@ -235,7 +235,7 @@ class TextToImage(Recipe):
     variable: Literal["auto", "sigma", "t", "snr"] = Field(
         "auto",
         title="written in",
-        description="the variable in which the solver's step is straight: σ/α, t or α/σ (Euler and Heun)",
+        description="the variable in which the solver's step is straight: σ/α, t or α/σ (Runge-Kutta methods)",
     )
     eta: float = Field(
         1.0,

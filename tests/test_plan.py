@@ -138,7 +138,10 @@ def test_a_variable_that_is_infinite_at_the_start_is_refused(solver, variable):
     for work in (plan.lanes, plan.cost, plan.rows[0].make_solver, plan.rows[0].queries):
         with pytest.raises(RecipeError) as caught:
             work(Linear())
-        said = "Sampling starts where σ/α is infinite: write the solver in another variable."
+        said = (
+            "Sampling starts where σ/α is infinite: take the Karras grid, which starts below, or a solver that can "
+            "be written in t."
+        )
         assert str(caught.value) == said
 
 

@@ -32,7 +32,8 @@ def test_every_solver_ends_at_numbers_on_every_grid(name, variable, path):
                 row.make_solver(path)
             except RecipeError as error:
                 assert str(error) == (
-                    "Sampling starts where σ/α is infinite: write the solver in another variable."
+                    "Sampling starts where σ/α is infinite: take the Karras grid, which starts below, or a "
+                    "solver that can be written in t."
                 )
                 assert variable == "sigma"
                 assert path.alpha(row.times[0]) == 0

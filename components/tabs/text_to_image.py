@@ -438,7 +438,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
     def look_at(token: str, row: float, everything: bool, request: gr.Request):
         kept = media.get(token)
         if not isinstance(kept, RunViews):
-            return {}
+            return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
         index = min(int(row), len(result.pictures)) - 1
         return {

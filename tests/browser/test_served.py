@@ -79,7 +79,7 @@ def test_only_that_is_offered_to_programs(server):
         RECIPE | {"sweep": [1e30]},
         RECIPE | {"<script>": 1},
         RECIPE | {"self": 1},
-        pytest.param(RECIPE | {"cls": 1}, marks=pytest.mark.xfail(strict=True, reason="it is an argument's name")),
+        RECIPE | {"cls": 1},
     ],
     ids=repr,
 )
@@ -127,7 +127,6 @@ def test_no_file_of_the_machine_is_served(server, path):
     assert status in (400, 403, 404) and "root:" not in text and "_class_name" not in text
 
 
-@pytest.mark.xfail(strict=True, reason="an empty answer is not taken as one without news")
 def test_what_is_long_gone_cannot_be_looked_at_but_says_nothing_wrong(server):
     """A page whose run is no longer kept ticks its box."""
     ids = {d["api_name"]: d["id"] for d in json.loads(ask(server, "GET", "/config")[1])["dependencies"]}
