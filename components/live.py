@@ -26,15 +26,13 @@ class _Hand:
     Attributes:
         last: the values announced last.
         since: the values announced since the last `follow` began.
-        started: the values of the last full run.
-        running: those of the full run that is going on.
+        started: the values of the last full run, None once others have been announced.
     """
 
     def __init__(self) -> None:
         self.last: Hashable = None
         self.since: deque[Hashable] = deque(maxlen=100)
         self.started: Hashable = None
-        self.running: Hashable = None
 
     def announce(self, values: Hashable) -> None:
         self.last = values
@@ -58,9 +56,10 @@ class Live:
         hand = self._hand(visitor)
         with self._lock:
             hand.announce(values)
-            mine = hand.started == values
-        if not mine:
-            self._backend.stop(visitor, self._slot)
+            if hand.started == values:
+                return
+            hand.started = None
+        self._backend.stop(visitor, self._slot)
 
     def follow(
         self, visitor: str, values: Hashable, recipe: Recipe, quick: Recipe | None = None
@@ -73,6 +72,10 @@ class Live:
         """
         hand = self._hand(visitor)
         with self._lock:
+            # Not every event is a change: an example that is clicked also sets the prompt, a number field that
+            # is left tells its value once more, and what was stopped must not begin again by that.
+            if quick is not None and hand.started == values:
+                return
             before = hand.since
             during: deque[Hashable] = deque(maxlen=100)
             hand.since = during
@@ -90,22 +93,15 @@ class Live:
             if not self._rests(hand, values, lambda: values in before or values in during):
                 return
         with self._lock:
-            # Two controls may tell of one change (an example that is clicked sets the prompt).
-            twice = quick is not None and hand.running == values
-            if twice or not hand.newest(values):
+            if not hand.newest(values) or (quick is not None and hand.started == values):
                 return
-            hand.started = hand.running = values
-        try:
-            for event in self._backend.run(recipe, visitor, self._slot):
-                superseded = not hand.newest(values)
-                if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
-                    return
-                if not superseded:
-                    yield True, event
-        finally:
-            with self._lock:
-                if hand.running == values:
-                    hand.running = None
+            hand.started = values
+        for event in self._backend.run(recipe, visitor, self._slot):
+            superseded = not hand.newest(values)
+            if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
+                return
+            if not superseded:
+                yield True, event
 
     def forget(self, visitor: str) -> None:
         """The visitor has left."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from playground.errors import RecipeError
@@ -108,6 +108,7 @@ class Recipe(BaseModel):
         try:
             return cls(**values), notes
         except ValidationError as error:
+            # Each value is possible, but not all of them together.
             return cls(), [*notes, _sentence(cls, error) + " The defaults are used."]
 
 
@@ -265,10 +266,14 @@ class TextToImage(Recipe):
         (), title="sweep over w", max_length=16, description="guidance scales run side by side from one noise"
     )
 
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("The guidance window is empty: its end lies above its start.")
+        return self
+
     def plan(self, schedule: Schedule) -> Plan:
         """One row per picture, or per scale of the sweep (all from the first picture's noise)."""
-        if self.low > self.high:
-            raise RecipeError("The guidance window is empty: its end lies above its start.")
         times = tuple(make_grid(self.grid, schedule, self.steps).tolist())
         solver = SOLVERS[self.solver]
         variable: str | None = None

@@ -417,7 +417,7 @@ def test_sigma_is_refused_where_it_is_infinite():
 
 def test_an_empty_window_is_refused():
     with pytest.raises(RecipeError, match="window is empty") as caught:
-        TextToImage(low=0.6, high=0.4).plan(TABLE)
+        TextToImage.make(low=0.6, high=0.4)
     assert is_a_sentence(str(caught.value))
 
 

@@ -12,9 +12,9 @@ import torch
 from holding import PATIENCE, Reader, tiny
 
 from playground.backend import FINAL, Failed, Note, Preview, Queued, Result, Stopped
-from playground.errors import Busy, ModelError
+from playground.errors import Busy, ModelError, RecipeError
 from playground.images.text_to_image import generate
-from playground.recipes import Recipe
+from playground.recipes import Recipe, TextToImage
 
 
 def is_a_sentence(text: str) -> bool:
@@ -92,8 +92,12 @@ def test_an_experiment_of_another_kind_is_refused(backend):
 
 
 def test_a_recipe_that_cannot_be_planned_fails_with_its_sentence(backend):
-    (event,) = backend.run(tiny(low=0.9, high=0.1))
-    assert isinstance(event, Failed) and "window" in event.text and is_a_sentence(event.text)
+    class Unplannable(TextToImage):
+        def plan(self, schedule):
+            raise RecipeError("There is no such plan.")
+
+    (event,) = backend.run(Unplannable(model="tiny"))
+    assert event == Failed("There is no such plan.")
     assert isinstance(list(backend.run(tiny()))[-1], Result)
 
 

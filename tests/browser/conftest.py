@@ -87,7 +87,7 @@ def visit(server, browser) -> Iterator[Callable[..., Tab]]:
 
     After the test: the page has asked nobody but its server for anything, and no script has failed.
     """
-    contexts, requests, failures = [], [], []
+    contexts, requests, failures, servers = [], [], [], set()
 
     def open_page(
         width: int = 1400, height: int = 900, at: str = server.url, wait: bool = True, dark: bool = False, **query
@@ -96,6 +96,7 @@ def visit(server, browser) -> Iterator[Callable[..., Tab]]:
         context.set_default_timeout(60_000)
         context.on("request", lambda request: requests.append(request.url))
         contexts.append(context)
+        servers.add(urlsplit(at).netloc)
         page = context.new_page()
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(at + "?" + urlencode(query | ({"__theme": "dark"} if dark else {})))
@@ -105,7 +106,6 @@ def visit(server, browser) -> Iterator[Callable[..., Tab]]:
         return tab
 
     yield open_page
-    servers = {urlsplit(page.url).netloc for context in contexts for page in context.pages}
     for context in contexts:
         context.close()
     elsewhere = [u for u in requests if urlsplit(u).scheme in ("http", "https", "ws", "wss")]

@@ -20,8 +20,8 @@ BAD = -1.0
 
 
 def recipe(w: float, steps: int = 6) -> TextToImage:
-    if w == BAD:  # a window without any level in it cannot be planned
-        return TextToImage(model="tiny", w=w, low=0.9, high=0.1, steps=steps)
+    if w == BAD:
+        return TextToImage(model="absent", w=w, steps=steps)
     return TextToImage(model="tiny", w=w, steps=steps)
 
 
@@ -124,12 +124,20 @@ def test_a_resting_hand_gets_the_full_run_after_the_quick_one(live):
 
 def test_a_kept_result_comes_without_a_quick_run(live):
     slider = Slider(live)
-    for _ in range(2):
-        slider.move(3.0)
+    for w in (3.0, 5.0, 3.0):
+        slider.move(w)
         slider.wait()
     full, event = slider.seen[-1]
     assert full and event.reused
-    assert [full for full, e in slider.seen if isinstance(e, Result)] == [False, True, True]
+    assert [full for full, e in slider.seen if isinstance(e, Result)] == [False, True, False, True, True]
+
+
+def test_a_value_that_is_told_once_more_is_no_change(live):
+    slider = Slider(live)
+    for _ in range(2):
+        slider.move(3.0)
+        slider.wait()
+    assert slider.full == [3.0]
 
 
 def test_a_newer_value_stops_the_full_run(live, backend):
@@ -218,6 +226,9 @@ def test_stop_ends_the_full_run_and_says_so(live, backend):
     release.set()
     slider.wait()
     assert slider.full == [] and isinstance(slider.seen[-1][1], Stopped)
+    slider.move(3.0)  # the number field loses the focus
+    slider.wait()
+    assert slider.full == []
 
 
 def test_stop_during_the_quick_run_ends_both(live, backend):
