@@ -53,6 +53,16 @@ class Mixture:
         covariances = self.axes[keep] @ torch.diag_embed(self.variances[keep]) @ self.axes[keep].mT
         return Mixture(self.means[keep], covariances, self.weights[keep], self.labels[keep].tolist())
 
+    @property
+    def is_isotropic(self) -> bool:
+        """Whether every component is round: Sigma_k = v_k I."""
+        return bool((self.variances.amax(-1) - self.variances.amin(-1) <= 1e-12).all())
+
+    def classified(self, x: Tensor) -> Tensor:
+        """[B] the class of the component that each x [B, D] most probably comes from."""
+        one = torch.ones(1).to(x)
+        return self.labels[self._components(x, one, 0.01 * one)[2].argmax(-1)]
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """[count, D] draws."""
         k = torch.multinomial(self.weights, count, replacement=True, generator=generator)

@@ -1,0 +1,250 @@
+"""Run the plane's experiment: a cloud of particles on the driver that also makes the pictures.
+
+A cloud is one row of a plan. `Cloud` lets a field of points answer for it, so that solvers, guidance, grids and
+counting are the very objects of `playground/sampling.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from playground.fields import Condition, Count, Field, rows
+from playground.noise import start_noise
+from playground.plane.mixtures import ExactField
+from playground.plane.packing import pack
+from playground.plane.recipe import PlaneFlow
+from playground.sampling import Evaluated, Finished, Stepped, sample
+from playground.schedules import EDM, Schedule, as_time
+from playground.solvers import InSigma, InTime, Solver, Variable
+
+FRAMES = 64
+SHOWN = 200
+"""Particles whose solver states are kept."""
+FRAME_NUMBERS = 480_000
+"""Frames times particles times coordinates at most, so that a flow stays below a megabyte."""
+
+
+class Cloud(Field):
+    """A field of points that answers for whole clouds: a sample is `count` points, and shares one time.
+
+    A sample-forward is one evaluation of the whole cloud; per particle the number is the same.
+
+    Args:
+        points: a field whose samples have shape (D,).
+        count: points of a cloud.
+    """
+
+    def __init__(self, points: Field, count: int):
+        super().__init__()
+        self.points, self.schedule, self.kind = points, points.schedule, points.kind
+        self.shape = (count, *points.shape)
+
+    @property
+    def identity(self) -> str:
+        return f"cloud/{self.shape[0]}/{self.points.identity}"
+
+    def encode(self, conditions: Sequence[object]) -> Condition:
+        return self.points.encode(conditions)
+
+    def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        answers = [
+            # The points' own field sees the cloud as its batch, at one time and under one condition.
+            self.points.evaluate(x[i], t[i : i + 1].expand(x.shape[1]), _repeated(condition, i, x.shape[1]))
+            for i in range(len(x))
+        ]
+        return answers[0][None] if len(answers) == 1 else torch.stack(answers)
+
+
+def _repeated(condition: Condition, row: int, count: int) -> Condition:
+    return {k: v[row : row + 1].expand(count, *v.shape[1:]) for k, v in condition.items()}
+
+
+@dataclass
+class Flow:
+    """Particles on their way from noise to data.
+
+    Attributes:
+        recipe: what was asked for.
+        times: [F] falling frame times, from the start of sampling to its end.
+        frames: [F, N, D] where the particles are. Between two states of the solver a particle is on the straight
+            line, in the solver's own variable, that joins them: nothing is shown that it did not compute.
+        solver_times: [S + 1] the grid.
+        states: [S + 1, M, D] the solver's own states of the first M particles.
+        labels: [N] class of the component each particle most probably belongs to at the end.
+        zoom: [F] the size of p_t's noise and data, sqrt(alpha^2 + sigma^2), where it leaves the plane (EDM's path);
+            1 on the others. frames / zoom stays in view.
+        count: evaluations and sample-forwards.
+        seconds: wall time of the computation.
+    """
+
+    recipe: PlaneFlow
+    times: Tensor
+    frames: Tensor
+    solver_times: Tensor
+    states: Tensor
+    labels: Tensor
+    zoom: Tensor
+    count: Count
+    seconds: float
+
+    @property
+    def x(self) -> Tensor:
+        """[N, D] where the particles end."""
+        return self.frames[-1]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, for bounded caches."""
+        return self.frames.nbytes + self.states.nbytes
+
+    def to_bytes(self) -> bytes:
+        """For the page, in `packing.pack`'s format: "frames" [F, N, D] and "states" [S + 1, M, D], both divided by
+        the zoom of their time, and "labels" [N]. The header has times, zoom, solver_times, solver_zoom, count and
+        seconds."""
+        solver_zoom = zoom(self.recipe.schedule(), self.solver_times)
+        arrays = {
+            "frames": (self.frames / rows(self.zoom, self.frames)).numpy(),
+            "states": (self.states / rows(solver_zoom, self.states)).numpy(),
+            "labels": self.labels.numpy().astype(np.int16),
+        }
+        return pack(
+            arrays,
+            times=self.times.tolist(),
+            zoom=self.zoom.tolist(),
+            solver_times=self.solver_times.tolist(),
+            solver_zoom=solver_zoom.tolist(),
+            evaluations=self.count.evaluations,
+            sample_forwards=self.count.sample_forwards,
+            seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A step is done: `step` of `steps`, the count so far, and the particles x [N, D] at time t."""
+
+    step: int
+    steps: int
+    count: Count
+    x: Tensor
+    t: float
+
+
+def zoom(schedule: Schedule, t: Tensor) -> Tensor:
+    """How much a view of the plane is scaled at t [T]: 1, except on EDM's path, where x_t grows to 80."""
+    if isinstance(schedule, EDM):
+        return torch.sqrt(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
+    return torch.ones_like(as_time(t))
+
+
+def frame_times(schedule: Schedule, start: float, end: float, count: int) -> Tensor:
+    """Times at which a film is drawn, [count] falling: even in t, or in sigma^(1/7) where the noise explodes."""
+    if isinstance(schedule, EDM):
+        ramp = torch.linspace(start ** (1 / 7), end ** (1 / 7), count, dtype=torch.float64) ** 7
+        ramp[0], ramp[-1] = start, end
+        return ramp
+    return torch.linspace(start, end, count, dtype=torch.float64)
+
+
+def exact_field(recipe: PlaneFlow) -> ExactField:
+    """The closed-form field of a recipe, in the kind that is defined all along its path."""
+    schedule = recipe.schedule()
+    kind = "velocity" if schedule.t_min == 0 else "x0"
+    return ExactField(recipe.data(), schedule, kind)  # type: ignore[arg-type]
+
+
+def drawn_in(solver: Solver, schedule: Schedule, times: Tensor) -> Variable:
+    """The variable in which the way between two states is drawn: the solver's own, if it is finite."""
+    own = getattr(solver, "variable", None)
+    for variable in (own, InSigma(schedule)):
+        if variable is not None and bool((variable.tau(times).isfinite() & (variable.scale(times) > 0)).all()):
+            return variable
+    return InTime(schedule)
+
+
+def between(variable: Variable, times: Tensor, states: Tensor, at: Tensor) -> Tensor:
+    """Points [F, ...] at times [F] on the straight lines, in a variable, through states [S + 1, ...]."""
+    last = (torch.searchsorted(-times, -at, right=True) - 1).clamp(0, len(times) - 2)
+    t, s = times[last], times[last + 1]
+    share = ((variable.tau(at) - variable.tau(t)) / (variable.tau(s) - variable.tau(t))).clamp(0, 1)
+    scale = variable.scale(at)
+    first = rows(scale / variable.scale(t) * (1 - share), states)
+    second = rows(scale / variable.scale(s) * share, states)
+    return first * states[last] + second * states[last + 1]
+
+
+def run(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES) -> Iterator[Evaluated | Moving | Flow]:
+    """Run a recipe; between any two evaluations something is yielded.
+
+    Args:
+        field: who answers; by default the exact field (a recipe with a learned one must bring it).
+
+    Yields:
+        Evaluated after an evaluation, Moving after a step, Flow at the end.
+
+    Raises:
+        RecipeError: for a recipe that is impossible, in one sentence.
+    """
+    spent, since = 0.0, time.perf_counter()
+    recipe.check()
+    field = field or exact_field(recipe)
+    schedule = field.schedule
+    cloud = Cloud(field, recipe.particles)
+    plan = recipe.plan(schedule)
+    (row,) = plan.rows
+    solver_times = torch.tensor(row.times, dtype=torch.float64)
+    # Not the first question: a solver with churn asks it somewhere else.
+    states = [float(schedule.sigma(row.times[0])) * start_noise(row.seed, cloud.shape)]
+    count = Count()
+    for event in sample(plan, cloud):
+        if isinstance(event, Evaluated):
+            count.evaluations += 1
+            count.sample_forwards += sum(len(i) for a in event.answers for i, _ in a.branches.values())
+        elif isinstance(event, Stepped):
+            states.append(event.x[0])
+        spent += time.perf_counter() - since
+        if isinstance(event, Evaluated):
+            yield event
+        elif isinstance(event, Stepped):
+            yield Moving(len(states) - 1, recipe.steps, replace(count), states[-1], row.times[event.step + 1])
+        since = time.perf_counter()
+    assert isinstance(event, Finished)
+    wanted = max(16, min(frames, FRAME_NUMBERS // (recipe.particles * recipe.dimension)))
+    times = frame_times(schedule, row.times[0], row.times[-1], wanted)
+    path = torch.stack(states)
+    variable = drawn_in(row.make_solver(schedule), schedule, solver_times)
+    film = between(variable, solver_times, path, times)
+    labels = recipe.data().classified(film[-1])
+    yield Flow(
+        recipe=recipe,
+        times=times,
+        frames=film,
+        solver_times=solver_times,
+        states=path[:, :SHOWN].clone(),
+        labels=labels,
+        zoom=zoom(schedule, times),
+        count=event.count,
+        seconds=spent + time.perf_counter() - since,
+    )
+
+
+def flow(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES) -> Flow:
+    """Run a recipe to its end.
+
+    Args:
+        field: who answers; by default the exact field, or the learned one, trained first if need be.
+        frames: at most how many frames.
+
+    Raises:
+        RecipeError: for a recipe that is impossible, in one sentence.
+    """
+    for event in run(recipe, field, frames):  # noqa: B007
+        pass
+    assert isinstance(event, Flow)
+    return event
