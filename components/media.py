@@ -1,4 +1,4 @@
-"""Pictures by URL: kept in memory, bounded, made when the browser asks for them.
+"""Pictures and arrays by URL: kept in memory, bounded, made when the browser asks for them.
 
 A URL holds an unguessable token, so whoever has it was given it; nothing of it is a path.
 """
@@ -35,6 +35,20 @@ class Pictures(Protocol):
         ...
 
 
+class Arrays(Protocol):
+    """Something that makes binary files by name (`playground.plane.packing` says how they are built)."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def binary(self, name: str) -> bytes:
+        """The file; KeyError if there is none of that name."""
+        ...
+
+
+Kept = Pictures | Arrays
+
+
 class Media:
     """What the pages of all visitors show, the newest first to stay.
 
@@ -46,9 +60,9 @@ class Media:
     def __init__(self, limit: int = 512 * 2**20, per_visitor: int = 6):
         self._limit, self._per_visitor = limit, per_visitor
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[str, Pictures]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[str, Kept]] = OrderedDict()
 
-    def add(self, visitor: str, pictures: Pictures) -> str:
+    def add(self, visitor: str, pictures: Kept) -> str:
         """Keep a collection; returns its token."""
         token = secrets.token_urlsafe(16)
         with self._lock:
@@ -60,7 +74,7 @@ class Media:
                 self._kept.popitem(last=False)
         return token
 
-    def get(self, token: str) -> Pictures | None:
+    def get(self, token: str) -> Kept | None:
         """A collection, or None when it is no longer kept."""
         with self._lock:
             if token in self._kept:
@@ -76,24 +90,29 @@ class Media:
 
     @staticmethod
     def url(token: str, name: str = "") -> str:
-        """The address of a picture, relative to the page so that it works behind a proxy."""
+        """The address of a file, relative to the page so that it works behind a proxy."""
         return f"media/{token}/{name}"
 
     def routes(self) -> list[Route]:
         """For the web server. The endpoint is a plain function: it runs off the event loop."""
 
         def serve(request: Request) -> Response:
-            pictures = self.get(request.path_params["token"])
-            if pictures is None:
+            kept, name = self.get(request.path_params["token"]), request.path_params["name"]
+            if kept is None:
                 return Response("no longer kept", 404)
+            binary = name.endswith(".bin")
+            make = getattr(kept, "binary" if binary else "png", None)
             try:
-                content = pictures.png(request.path_params["name"])
+                if make is None:
+                    raise KeyError(name)
+                content = make(name)
             except KeyError:
                 return Response("no such picture", 404)
             except (PlaygroundError, TimeoutError) as error:
                 return Response(str(error) or "too slow", 503)
             headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
-            return Response(content, media_type="image/png", headers=headers)
+            kind = "application/octet-stream" if binary else "image/png"
+            return Response(content, media_type=kind, headers=headers)
 
         return [Route("/media/{token}/{name}", serve)]
 

@@ -2,9 +2,10 @@
 
 from components.widgets.filmstrip import Filmstrip
 from components.widgets.noising import Noising
+from components.widgets.plane import Plane
 from components.widgets.stage import Stage
 from components.widgets.sweep import Sweep
 from components.widgets.tokens import Tokens
 from components.widgets.words import Words
 
-__all__ = ["Filmstrip", "Noising", "Stage", "Sweep", "Tokens", "Words"]
+__all__ = ["Filmstrip", "Noising", "Plane", "Stage", "Sweep", "Tokens", "Words"]

@@ -53,12 +53,17 @@ def _parts(widget: type[Widget], elem_id: str | None) -> dict[str, Any]:
     folder = Path(inspect.getfile(widget)).parent
     return {
         "html_template": (folder / "widget.html").read_text("utf-8"),
-        "css_template": _both(SHARED / "shared.css", folder / "widget.css"),
-        "js_on_load": _both(SHARED / "shared.js", folder / "widget.js"),
+        "css_template": _joined(SHARED / "shared.css", folder / "widget.css"),
+        "js_on_load": _joined(SHARED / "shared.js", *_scripts(folder)),
         "apply_default_css": False,
         "counted_as": elem_id or widget.__name__.lower(),
     }
 
 
-def _both(first: Path, second: Path) -> str:
-    return f"{first.read_text('utf-8')}\n{second.read_text('utf-8')}"
+def _scripts(folder: Path) -> list[Path]:
+    """The folder's scripts, `widget.js` last: a large widget keeps what it stands on in files of its own."""
+    return sorted(folder.glob("*.js"), key=lambda file: (file.name == "widget.js", file.name))
+
+
+def _joined(*files: Path) -> str:
+    return "\n".join(file.read_text("utf-8") for file in files)

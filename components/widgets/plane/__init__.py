@@ -1,0 +1,23 @@
+"""Particles in the plane: their flow, what it flows through, and the value of one coordinate against time."""
+
+from components.widgets.base import Widget
+
+
+class Plane(Widget):
+    """`{"url": str, "keys": {layer: str}, "reasons": {layer: str}, "dimension": 1 | 2, "classes": [str],
+    "solver": str, "learned": bool, "live": bool, "caption": str, "show": {"id": str, "layers": [str],
+    "at": float}, "edit": null | "draw" | "mixture", "components": [[x, y, scale x, scale y, angle, weight,
+    label]]}`.
+
+    `url + layer + ".bin"` is a buffer made by `playground.plane.packing`; one is fetched when its layer is on
+    show and its key has changed since, so that playing and scrubbing ask the server for nothing. A layer with a
+    reason is greyed out, and the reason is what its chip says. `show` is applied when its id is new.
+
+    Layers: flow (the particles, trajectories and solver states), density, arrows, noising, conditional, grid,
+    tilted, errors, line-0 and line-1 (the coordinate against time). Time runs over the flow's frames evenly; at
+    sigma > 1 the view is zoomed out by sigma.
+
+    Events: `point` `{"x", "y"}`, a point that was clicked; `drawn` `{"points": [[x, y, label]]}`;
+    `shaped` `{"components": [...], "done": bool}`, while a component is dragged and when it is let go. What is on
+    show and the time are kept in the address (`#plane=...`), by the browser alone.
+    """

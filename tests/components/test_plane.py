@@ -1,0 +1,294 @@
+"""The canvas of the plane, against buffers made by hand."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI, Response
+from playwright.sync_api import Page, expect, sync_playwright
+
+from components.theme import css, theme
+from components.widgets import Plane
+from playground.plane.packing import pack, unpack
+
+CHROMIUM = {
+    "executable_path": "/usr/bin/chromium",
+    "args": ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
+}
+
+
+def ring(frames: int = 24, particles: int = 500) -> dict[str, bytes]:
+    """Particles that fall from a Gaussian onto a circle, and what belongs to them."""
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=(particles, 2)).astype(np.float32)
+    angle = np.arctan2(noise[:, 1], noise[:, 0])
+    data = 1.8 * np.stack([np.cos(angle), np.sin(angle)], -1)
+    t = np.linspace(1, 0, frames)
+    path = t[:, None, None] * noise + (1 - t[:, None, None]) * data
+    steps = np.linspace(1, 0, 7)
+    states = steps[:, None, None] * noise[:20] + (1 - steps[:, None, None]) * data[:20]
+    cells = (np.arange(48) + 0.5) / 24 * 3.2 - 3.2
+    x, y = np.meshgrid(cells, cells)
+    radius = np.hypot(x, y)
+    width = 0.15 + t[::4, None, None]
+    density = np.exp(-0.5 * ((radius - 1.8 * (1 - t[::4, None, None])) / width) ** 2)
+    line = np.exp(-0.5 * (cells / 1.2) ** 2)[None].repeat(len(t[::4]), 0)
+    arrows = np.stack([x, y], -1)[None, ::4, ::4].repeat(2, 0)
+    zoom = [1.0] * frames
+    labels = (angle > 0).astype(np.int16)
+    times: list[float] = t.tolist()
+    return {
+        "flow": pack(
+            {"frames": path, "states": states, "labels": labels},
+            times=times,
+            zoom=zoom,
+            solver_times=steps.tolist(),
+        ),
+        "density": pack({"density": (255 * density).astype(np.uint8)}, times=times[::4]),
+        "line-0": pack({"line": (255 * line).astype(np.uint8)}, times=times[::4]),
+        "line-1": pack({"line": (255 * line).astype(np.uint8)}, times=times[::4]),
+        "arrows": pack({"arrows": arrows.astype(np.float32)}, times=[1.0, 0.0]),
+        "exact": pack({"exact": path[:, :8]}, times=times),
+        "noising": pack({"noising": path[:, :30]}, times=times),
+        "conditional": pack({"conditional": path[:, :30]}, times=times, point=[1.8, 0.0]),
+    }
+
+
+def value(name: str = "ring", **more: Any) -> dict[str, Any]:
+    show = {"id": "first", "layers": ["particles", "density", "trajectories"], "at": 0.5}
+    return {"url": f"/arrays/{name}/", "keys": {}, "dimension": 2, "show": show} | more
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[SimpleNamespace]:
+    """A page with the widget. `site.value` is what it shows; `site.fetched` counts requests by name."""
+    site = SimpleNamespace(value=value(), fetched=Counter(), events=[], files=ring())
+    web = FastAPI()
+
+    @web.get("/arrays/{run}/{name}.bin")
+    def arrays(run: str, name: str) -> Response:
+        site.fetched[f"{run}/{name}"] += 1
+        time.sleep(0.5 if run.startswith("slow") else 0)
+        return Response(site.files[name], media_type="application/octet-stream")
+
+    with gr.Blocks() as page:
+        update = gr.Button("Update", elem_id="update")
+        plane = Plane(elem_id="plane")
+        gr.on([page.load, update.click], lambda: site.value, outputs=plane, show_progress="hidden")
+
+        def record(event: gr.EventData) -> None:
+            site.events.append(dict(event._data))
+
+        for event in (plane.point, plane.drawn, plane.shaped):
+            event(record, trigger_mode="multiple")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            gr.mount_gradio_app(web, page, path="/", theme=theme(), css=css()),
+            host="127.0.0.1",
+            port=0,
+            log_level="warning",
+        )
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    site.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    yield site
+    server.should_exit = server.force_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(**CHROMIUM)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def open_page(site: SimpleNamespace, browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 760, "height": 1100})
+    failures: list[str] = []
+    site.fetched.clear()
+    site.events.clear()
+
+    def open_with(shown: dict[str, Any] | None = None, hash_: str = "") -> Page:
+        site.value = shown or value()
+        page = context.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto(site.url + hash_)
+        page.wait_for_function("window.__dp?.plane?.particles > 0 && window.__dp.plane.draws > 0")
+        return page
+
+    yield open_with
+    context.close()
+    assert failures == []
+
+
+def counted(page: Page, what: str) -> int:
+    return page.evaluate(f"window.__dp.plane.{what}")
+
+
+def until(condition: Any, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# Without a browser
+
+
+def test_what_is_packed_is_unpacked() -> None:
+    floats = np.random.default_rng(1).normal(size=(3, 4, 2)).astype(np.float32)
+    small = np.arange(7, dtype=np.uint8)
+    header, arrays = unpack(pack({"floats": floats, "small": small}, times=[1.0, 0.5], name="ü"))
+    assert header["times"] == [1.0, 0.5] and header["name"] == "ü"
+    assert np.abs(arrays["floats"] - floats).max() <= np.abs(floats).max() / 32767
+    assert (arrays["small"] == small).all()
+
+
+def test_not_a_number_does_not_reach_the_header() -> None:
+    with pytest.raises(ValueError):
+        pack({}, times=[math.nan])
+    assert unpack(pack({"x": np.array([math.nan, 2.0])}))[1]["x"].tolist() == pytest.approx([0, 2], abs=1e-3)
+
+
+# In a browser
+
+
+@pytest.mark.browser
+def test_playing_and_scrubbing_ask_the_server_for_nothing(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page()
+    expect(page.locator("#plane .time")).to_contain_text("t = 0.500 (diffusion)")
+    until(lambda: site.fetched["ring/density"] == 1 and site.fetched["ring/line-0"] == 1)
+    loads, draws, asked = counted(page, "loads"), counted(page, "draws"), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#plane .play").click()
+    expect(page.locator("#plane .play")).to_have_attribute("aria-label", "Pause")
+    until(lambda: counted(page, "draws") > draws + 10)
+    slider = page.locator("#plane .bar input")
+    slider.focus()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("#plane .play")).to_have_attribute("aria-label", "Play")
+    assert counted(page, "loads") == loads and asked == []
+
+
+@pytest.mark.browser
+def test_nothing_moves_before_play(open_page: Any) -> None:
+    page = open_page()
+    page.wait_for_timeout(700)
+    draws = counted(page, "draws")
+    page.wait_for_timeout(500)
+    assert counted(page, "draws") == draws
+
+
+@pytest.mark.browser
+def test_a_layer_is_fetched_when_it_is_switched_on(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page()
+    assert site.fetched["ring/arrows"] == 0
+    chip = page.locator("#plane .chips button", has_text="field").first
+    chip.click()
+    until(lambda: site.fetched["ring/arrows"] == 1)
+    chip.click()
+    chip.click()
+    page.wait_for_timeout(200)
+    assert site.fetched["ring/arrows"] == 1
+
+
+@pytest.mark.browser
+def test_an_unchanged_key_is_not_fetched_again(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page(value(keys={"density": "d", "line-0": "l"}))
+    until(lambda: site.fetched["ring/density"] == 1)
+    site.value = value("other", keys={"density": "d", "line-0": "l"})
+    page.locator("#update").click()
+    until(lambda: site.fetched["other/flow"] == 1)
+    page.wait_for_timeout(200)
+    assert site.fetched["other/density"] == site.fetched["other/line-0"] == 0
+
+
+@pytest.mark.browser
+def test_a_click_asks_for_its_point_and_the_keyboard_does_too(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page()
+    board = page.locator("#plane canvas.over")
+    box = board.bounding_box()
+    board.click(position={"x": 0.75 * box["width"], "y": 0.5 * box["height"]})
+    until(lambda: len(site.events) == 1)
+    assert site.events[0]["x"] == pytest.approx(1.6, abs=0.03)
+    assert site.events[0]["y"] == pytest.approx(0, abs=0.03)
+    assert site.events[0]["t"] == pytest.approx(0.5, abs=1e-6)
+    board.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    until(lambda: len(site.events) == 2)
+    assert site.events[1]["y"] == pytest.approx(site.events[0]["y"] + 0.1)
+
+
+@pytest.mark.browser
+def test_time_and_layers_are_kept_in_the_address(open_page: Any) -> None:
+    page = open_page()
+    page.locator("#plane .chips button", has_text="solver steps").click()
+    page.locator("#plane .bar input").press("ArrowRight")
+    page.wait_for_function("location.hash.includes('solver')")
+    kept = page.evaluate("location.hash")
+    again = open_page(hash_=kept)
+    assert again.locator("#plane .time").inner_text() == page.locator("#plane .time").inner_text()
+    expect(again.locator("#plane .chips button", has_text="solver steps")).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.browser
+def test_a_layer_with_a_reason_is_greyed_out(open_page: Any) -> None:
+    page = open_page(value(reasons={"tilted": "There is no class to tilt towards."}))
+    chip = page.locator("#plane .chips button", has_text="tilted density")
+    expect(chip).to_be_disabled()
+    assert "no class" in (chip.get_attribute("title") or "")
+
+
+@pytest.mark.browser
+def test_a_mixture_is_shaped_by_its_handles(site: SimpleNamespace, open_page: Any) -> None:
+    components = [[0.0, 0.0, 0.4, 0.2, 0.0, 1.0, 0]]
+    page = open_page(value(edit="mixture", components=components))
+    board = page.locator("#plane canvas.over")
+    box = board.bounding_box()
+    unit = box["width"] / 6.4
+    centre = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*centre)
+    page.mouse.down()
+    page.mouse.move(centre[0] + unit, centre[1] - unit, steps=4)
+    page.mouse.up()
+    until(lambda: site.events and site.events[-1].get("done"))
+    assert site.events[-1]["components"][0][:2] == pytest.approx([1, 1], abs=0.02)
+    page.mouse.move(centre[0] + 1.8 * unit, centre[1] - unit)  # the first axis ends at two standard deviations
+    page.mouse.down()
+    page.mouse.move(centre[0] + unit, centre[1] - 2.6 * unit, steps=6)
+    page.mouse.up()
+    until(lambda: abs(site.events[-1]["components"][0][2] - 0.8) < 0.03 and site.events[-1]["done"])
+    assert site.events[-1]["components"][0][4] == pytest.approx(math.pi / 2, abs=0.03)
+
+
+@pytest.mark.browser
+def test_a_stroke_becomes_points(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page(value(edit="draw", components=[]))
+    box = page.locator("#plane canvas.over").bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"], steps=8)
+    page.mouse.up()
+    until(lambda: len(site.events) == 1)
+    points = np.array(site.events[0]["points"])
+    assert 40 < len(points) < 70
+    assert points[:, 0].min() == pytest.approx(-1.6, abs=0.05) and points[:, 0].max() == pytest.approx(1.6, abs=0.1)
+    assert np.abs(points[:, 1]).max() < 0.05 and set(points[:, 2]) == {0}
