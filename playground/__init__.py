@@ -11,6 +11,7 @@ The package never imports gradio or plotly: everything a page can do, a few line
 
 from playground.images.models import load_model
 from playground.images.text_to_image import generate
+from playground.plane import PlaneFlow, flow
 from playground.recipes import TextToImage
 
-__all__ = ["TextToImage", "generate", "load_model"]
+__all__ = ["PlaneFlow", "TextToImage", "flow", "generate", "load_model"]

@@ -13,85 +13,28 @@ import threading
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
-
+from playground.backend.events import FINAL, Event, Failed, Outcome, Preview, Queued, Result, Stopped
+from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device
 from playground.errors import Busy, ModelError, PlaygroundError
-from playground.fields import Count
-from playground.images.models import BUNDLED, TextToImageModel, load_model, to_uint8
-from playground.images.text_to_image import Generated, Progress, run
-from playground.recipes import Recipe, TextToImage
+from playground.images.models import BUNDLED, TextToImageModel, load_model
+from playground.recipes import Recipe
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Queued:
-    """Waiting; `ahead` runs come first."""
-
-    ahead: int
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A step is done.
-
-    Attributes:
-        step, steps: how far.
-        count: evaluations and sample-forwards so far.
-        pictures: [R, H, W, 3] bytes of the predicted pictures, None when only the numbers are news.
-    """
-
-    step: int
-    steps: int
-    count: Count
-    pictures: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something about the run that the visitor should know, in one sentence."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """The run is done; `reused` if an equal one had been done before and nothing had to be computed."""
-
-    value: Generated
-    reused: bool = False
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The run ended with an error, said in one sentence."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """The run was stopped, or a newer one took its place."""
-
-
-Event = Queued | Preview | Note | Result | Failed | Stopped
-
-FINAL = (Result, Failed, Stopped)
-
-
 class _Run:
     """A visitor's run: its recipe, its place, and the events nobody has read yet."""
 
-    def __init__(self, recipe: TextToImage, visitor: str, slot: str, order: int):
+    def __init__(self, recipe: Recipe, visitor: str, slot: str, order: int):
         self.recipe, self.visitor, self.slot, self.order = recipe, visitor, slot, order
-        self.work: Generator | None = None
+        self.work: Work | None = None
         self.stop = threading.Event()
         self.next_preview = 0.0
         self._news = threading.Condition()
@@ -108,7 +51,7 @@ class _Run:
                 if unread is not None:
                     self._events.remove(unread)
                     if event.pictures is None:
-                        event = Preview(event.step, event.steps, event.count, unread.pictures)
+                        event = replace(event, pictures=unread.pictures)
             self._final = isinstance(event, FINAL)
             self._events.append(event)
             self._news.notify_all()
@@ -125,6 +68,10 @@ class _Run:
             unread = any(isinstance(e, Preview) and e.pictures is not None for e in self._events)
         return not unread and time.monotonic() > self.next_preview
 
+    def previewed(self, seconds: float) -> None:
+        # Eight a second at most, and never more than about a tenth of the run's time.
+        self.next_preview = time.monotonic() + max(0.12, 10 * seconds)
+
 
 class _Results:
     """Finished runs by recipe, the last ones that fit into a number of bytes."""
@@ -132,15 +79,15 @@ class _Results:
     def __init__(self, limit: int):
         self._limit, self._held = limit, 0
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Recipe, Generated] = OrderedDict()
+        self._kept: OrderedDict[Recipe, Outcome] = OrderedDict()
 
-    def get(self, recipe: Recipe) -> Generated | None:
+    def get(self, recipe: Recipe) -> Any | None:
         with self._lock:
             if recipe in self._kept:
                 self._kept.move_to_end(recipe)
             return self._kept.get(recipe)
 
-    def put(self, result: Generated) -> None:
+    def put(self, result: Outcome) -> None:
         with self._lock:
             if result.recipe in self._kept or result.nbytes > self._limit:
                 return
@@ -232,7 +179,7 @@ class Backend:
             with self._lock:
                 self._stop(job)
 
-    def finished(self, recipe: Recipe) -> Generated | None:
+    def finished(self, recipe: Recipe) -> Any | None:
         """The result of an equal recipe, if it is still kept."""
         return self._results.get(recipe)
 
@@ -256,13 +203,17 @@ class Backend:
 
     def call(self, function: Callable[[TextToImageModel], T], model: str, timeout: float = 60) -> T:
         """Run a short function on the device, between two denoiser calls, and return what it returns."""
+        return self.compute(lambda: function(self._model(model)), timeout)
+
+    def compute(self, function: Callable[[], T], timeout: float = 60) -> T:
+        """Run a short function on the device's thread, between two evaluations, and return what it returns."""
         future: Future[T] = Future()
         with self._lock:
             if self._closing:
                 raise Busy("The playground is closing.")
             if len(self._tasks) >= 16 * self.max_queue:
                 raise Busy("Too many pictures are waiting to be decoded; try again in a moment.")
-            self._tasks.append((lambda: function(self._model(model)), future))
+            self._tasks.append((function, future))
             self._lock.notify_all()
         return future.result(timeout)
 
@@ -282,11 +233,11 @@ class Backend:
     # --- bookkeeping ----------------------------------------------------------------------------------
 
     def _submit(self, recipe: Recipe, visitor: str, slot: str) -> _Run:
-        if not isinstance(recipe, TextToImage):
-            raise PlaygroundError("This kind of experiment cannot be run here.")
-        if recipe.model not in self.models:
+        runner_of(recipe)
+        model = getattr(recipe, "model", None)
+        if model is not None and model not in self.models:
             known = ", ".join(self.models)
-            raise ModelError(f"There is no model called {recipe.model[:40]!r} on this page; it has: {known}.")
+            raise ModelError(f"There is no model called {model[:40]!r} on this page; it has: {known}.")
         with self._lock:
             if self._closing:
                 raise Busy("The playground is closing.")
@@ -377,23 +328,17 @@ class Backend:
         final: Event = Stopped()
         try:
             if not job.stop.is_set():
-                model = self._model(job.recipe.model)
                 if job.work is None:
-                    job.work = run(job.recipe, model)  # type: ignore[assignment]
-                    for text in model.text.notes(job.recipe.prompt):
-                        job.put(Note(text))
-                limits = self._limits(model)
-                assert job.work is not None
+                    desk = Desk(self._model, lambda: job.wants_preview, job.previewed)
+                    job.work = runner_of(job.recipe)(job.recipe, desk)
                 for event in job.work:
-                    limits = self._tell_limits(job, model, limits)
-                    if isinstance(event, Generated):
-                        self._results.put(event)
-                        measured = event.seconds / event.count.sample_forwards
-                        self._pace[job.recipe.model] = 0.5 * (self.pace(job.recipe.model) + measured)
-                        final = Result(event)
+                    if isinstance(event, Result):
+                        self._results.put(event.value)
+                        self._measure(event.value)
+                        final = event
                         break
-                    if isinstance(event, Progress):
-                        self._report(job, event, model)
+                    if event is not None:
+                        job.put(event)
                     if job.stop.is_set():
                         break
                     self._do_tasks()
@@ -417,30 +362,13 @@ class Backend:
                 self._last_turn.popitem(last=False)
             self._end(job, final)
 
-    @staticmethod
-    def _limits(model: TextToImageModel) -> tuple[int | None, int | None]:
-        return model.denoiser.batches.limit, model.autoencoder.batches.limit
-
-    def _tell_limits(self, job: _Run, model: TextToImageModel, before: tuple) -> tuple:
-        """Tell the visitor when memory ran out and the work went on in smaller batches."""
-        now = self._limits(model)
-        if now != before:
-            rows = min(n for n in now if n is not None)
-            job.put(Note(f"Memory ran out: the same work goes on in batches of {rows}."))
-        return now
+    def _measure(self, outcome: Any) -> None:
+        """Note how long a model takes per sample-forward."""
+        model = getattr(outcome.recipe, "model", None)
+        if model is not None:
+            measured = outcome.seconds / outcome.count.sample_forwards
+            self._pace[model] = 0.5 * (self.pace(model) + measured)
 
     def _somebody_else_waits(self, job: _Run) -> bool:
         with self._lock:
             return any(j.visitor != job.visitor for j in self._waiting)
-
-    def _report(self, job: _Run, progress: Progress, model: TextToImageModel) -> None:
-        pictures = None
-        # The last step's prediction is the result, which follows at once.
-        if progress.step < progress.steps and job.wants_preview:
-            began = time.monotonic()
-            pictures = to_uint8(model.autoencoder.decode(progress.x0))
-            now = time.monotonic()
-            # Eight a second at most, and never more than about a tenth of the run's time.
-            job.next_preview = now + max(0.12, 10 * (now - began))
-        count = Count(progress.count.evaluations, progress.count.sample_forwards)
-        job.put(Preview(progress.step, progress.steps, count, pictures))
