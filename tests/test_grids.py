@@ -1,11 +1,29 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.schedulers import AysSchedules
 from truth import every_schedule, scaled_linear_betas
 
 from playground.errors import RecipeError
-from playground.grids import GRIDS, TITLES, karras, leading, make_grid, trailing, uniform
+from playground.grids import (
+    ALIGNED,
+    GRIDS,
+    TITLES,
+    cosine,
+    karras,
+    leading,
+    log_snr,
+    make_grid,
+    shifted,
+    trailing,
+    uniform,
+)
 from playground.schedules import EDM, VP, Cosine, Discrete, Linear
 
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -13,9 +31,15 @@ TABLE = Discrete.from_betas(scaled_linear_betas())
 STEPS = (1, 2, 3, 7, 10, 20, 30, 50, 64, 100, 999, 1000)
 
 
-@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
-@pytest.mark.parametrize("name", GRIDS)
-@pytest.mark.parametrize("steps", [1, 2, 3, 20, 100])
+ANY = [name for name in GRIDS if name not in ALIGNED]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [(path, name) for path in every_schedule() for name in ANY] + [(TABLE, name) for name in ALIGNED],
+    ids=lambda v: v if isinstance(v, str) else v.name,
+)
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 20, 50, 100])
 def test_every_grid_falls_from_t_max_at_most_to_zero(path, name, steps):
     times = make_grid(name, path, steps)
     assert times.dtype == torch.float64
@@ -73,6 +97,80 @@ def test_karras_is_equation_5_of_the_paper():
 
 def test_karras_starts_at_a_finite_noise_level_where_the_path_does_not():
     assert float(Linear().noise_ratio(karras(Linear(), 5)[0])) == pytest.approx(80)
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+def test_log_snr_steps_are_equal(path):
+    values = path.log_snr(log_snr(path, 9)[:-1])
+    torch.testing.assert_close(values.diff(), torch.full((8,), float(values.diff().mean())).double())
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50])
+def test_log_snr_noise_levels_and_timesteps_are_the_exponential_ones_of_diffusers(steps):
+    scheduler = EulerDiscreteScheduler(**SD, timestep_spacing="linspace", use_exponential_sigmas=True)
+    scheduler.set_timesteps(steps)
+    times = log_snr(TABLE, steps)
+    np.testing.assert_allclose(TABLE.noise_ratio(times).numpy(), scheduler.sigmas.numpy(), rtol=2e-4)
+    np.testing.assert_allclose(TABLE.index(times[:-1]).numpy(), scheduler.timesteps.numpy(), atol=0.05)
+
+
+@pytest.mark.parametrize("path", every_schedule(), ids=lambda path: path.name)
+def test_cosine_turns_by_equal_angles(path):
+    angle = torch.atan2(path.sigma(cosine(path, 9)), path.alpha(cosine(path, 9)))
+    torch.testing.assert_close(angle[:-1].diff(), torch.full((8,), float(angle[:-1].diff().mean())).double())
+
+
+def test_cosine_on_its_own_path_is_uniform():
+    times = cosine(Cosine(t_min=0.1, t_max=0.9), 9)
+    torch.testing.assert_close(times[:-1], torch.linspace(0.9, 0.1, 9, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 28])
+def test_shifted_is_that_of_stable_diffusion_3(steps):
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=uniform(Linear(), steps)[:-1].numpy())
+    np.testing.assert_allclose(shifted(Linear(), steps), scheduler.sigmas, rtol=1e-6)
+
+
+def test_shifted_multiplies_the_noise_ratio_of_the_straight_path():
+    ratio = Linear().noise_ratio(shifted(Linear(), 9)[1:-1]) / Linear().noise_ratio(uniform(Linear(), 9)[1:-1])
+    torch.testing.assert_close(ratio, torch.full((8,), 3.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("name", "key"), [("ays_sd15", "StableDiffusion"), ("ays_sdxl", "StableDiffusionXL")])
+def test_ten_aligned_steps_are_those_published(name, key):
+    levels = TABLE.noise_ratio(make_grid(name, TABLE, 10))
+    np.testing.assert_allclose(levels, AysSchedules[f"{key}Sigmas"], rtol=1e-4)
+    # They were published as indices too, which are rounded.
+    ours = TABLE.index(make_grid(name, TABLE, 10)[:-1])
+    np.testing.assert_allclose(ours, AysSchedules[f"{key}Timesteps"], atol=1.0)
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+def test_twenty_aligned_steps_hold_the_ten_and_their_geometric_means(name):
+    ten, twenty = (TABLE.noise_ratio(make_grid(name, TABLE, n))[:-1] for n in (10, 20))
+    torch.testing.assert_close(twenty[::2], ten)
+    torch.testing.assert_close(twenty[1:-1:2], (ten[1:] * ten[:-1]).sqrt(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+@pytest.mark.parametrize(
+    "path",
+    [
+        Linear(),
+        VP(),
+        EDM(),
+        Discrete.from_betas(torch.linspace(1e-4, 0.02, 1000)),
+        Discrete.from_betas(scaled_linear_betas()[:500]),
+    ],
+    ids=["linear", "vp", "edm", "another table", "half of the table"],
+)
+def test_aligned_steps_are_only_for_the_table_they_were_made_for(name, path):
+    with pytest.raises(RecipeError) as caught:
+        make_grid(name, path, 10)
+    assert str(caught.value) == (
+        "Align Your Steps was made for Stable Diffusion's noise levels; this path has others."
+    )
 
 
 @pytest.mark.parametrize("path", [Linear(), Cosine(), VP(), EDM()], ids=lambda path: path.name)
