@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from playground.errors import RecipeError
 from playground.fields import Count
-from playground.guidance import Guidance
+from playground.guidance import Branch, Guidance
 from playground.schedules import Schedule, as_time
 from playground.solvers import SOLVERS, Solver
 
@@ -53,6 +53,11 @@ class Row:
             )
         return solver
 
+    def first_question(self, branch: Branch) -> Hashable:
+        """What the field's answer in a branch depends on when the row is asked for the first time. Rows of equal
+        ones stand at the same point and need only one answer."""
+        return self.seed, self.times[0], branch, getattr(self, branch)
+
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
         """Per step, the times at which the field will be asked."""
         solver = self.make_solver(schedule)
@@ -86,8 +91,11 @@ class Plan:
     def cost(self, schedule: Schedule) -> Count:
         """What running it will take: batched evaluations, and sample-forwards over all rows and branches."""
         evaluations = forwards = 0
+        first: set[Hashable] = set()
         for row in self.rows:
             asked = [(t, step) for step, times in enumerate(row.queries(schedule)) for t in times]
             evaluations = max(evaluations, len(asked))
-            forwards += sum(len(row.guidance.branches(t, step)) for t, step in asked)
-        return Count(evaluations, forwards)
+            needed = [row.guidance.branches(t, step) for t, step in asked]
+            first.update(row.first_question(branch) for branch in needed[0])
+            forwards += sum(map(len, needed[1:]))
+        return Count(evaluations, forwards + len(first))

@@ -9,7 +9,7 @@ to the field in one batch, with all branches that guidance needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,18 +44,43 @@ class Answer:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One call of the field is done."""
+    """One call of the field is done; `count` is what the run has taken so far."""
 
     answers: list[Answer]
+    count: Count
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where the rows of a lane stand between two steps: everything that going on from there needs.
+
+    Attributes:
+        step: steps taken.
+        x: [B, ...].
+        state: the solver's memory.
+        guidance: the guidance rule's memory.
+        controls: that of the controls, in their order.
+    """
+
+    step: int
+    x: Tensor
+    state: Any
+    guidance: dict[str, Tensor]
+    controls: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """The rows of a lane took step `step` and stand at x [B, ...]."""
+    """The rows of a lane took step `step`, and where they stand now."""
 
     rows: list[int]
     step: int
-    x: Tensor
+    snapshot: Snapshot
+
+    @property
+    def x(self) -> Tensor:
+        """[B, ...]"""
+        return self.snapshot.x
 
 
 @dataclass(frozen=True)
@@ -80,22 +105,43 @@ class Control:
         """May replace x [B, ...], which now stands at times s [B]."""
         return x
 
+    def reads(self, step: int) -> Hashable:
+        """Everything that the control's part in a step depends on besides x, its own memory and the step's
+        number. None, which is what a control that does not say gets, means that no step of a run with it can
+        be taken over from another run (see reuse.py)."""
+        return None
+
+    def remember(self) -> Any:
+        """What the control needs to go on from here, never changed afterwards. Default: nothing."""
+        return None
+
+    def recall(self, memory: Any) -> None:
+        """Go on from what `remember` returned."""
+
 
 class _Lane:
     """Rows that ask in step: their x, solver memory and guidance memory."""
 
-    def __init__(self, plan_rows: list[int], members: list[Row], field: Field, device: torch.device, dtype):
+    def __init__(
+        self,
+        plan_rows: list[int],
+        members: list[Row],
+        field: Field,
+        device: torch.device,
+        dtype: torch.dtype,
+        start: Snapshot | None = None,
+    ):
         self.rows, self.members = plan_rows, members
         self.times = torch.tensor([r.times for r in members], dtype=torch.float64)
         self.solver: Solver = members[0].make_solver(field.schedule)
         self.shape, self.device, self.dtype = field.shape, device, dtype
-        noise = torch.stack([start_noise(r.seed, field.shape) for r in members])
-        self.x = noise.to(device, dtype)
-        self.x = self.x * rows(field.schedule.sigma(self.times[:, 0]), self.x)
-        self.state: Any = None
+        if start is None:
+            noise = torch.stack([start_noise(r.seed, field.shape) for r in members]).to(device, dtype)
+            x = noise * rows(field.schedule.sigma(self.times[:, 0]), noise)
+            start = Snapshot(0, x, None, members[0].guidance.start(x))
+        self.x, self.state, self.step, self.stage = start.x, start.state, start.step, 0
         # Copies: a rule may begin with x itself, and what it remembers is written in place.
-        self.guidance_state = {k: v.clone() for k, v in members[0].guidance.start(self.x).items()}
-        self.step = self.stage = 0
+        self.guidance_state = {k: v.clone() for k, v in start.guidance.items()}
         self._begin()
 
     @property
@@ -130,7 +176,9 @@ class _Lane:
                 "another solver avoids that."
             )
         self.x = x
-        event = Stepped(self.rows, self.step, x)
+        remembered = {k: v.clone() for k, v in self.guidance_state.items()}
+        snapshot = Snapshot(self.step + 1, x, self.state, remembered, tuple(c.remember() for c in controls))
+        event = Stepped(self.rows, self.step, snapshot)
         self.step += 1
         self._begin()
         return event
@@ -181,10 +229,7 @@ def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
             index = [i for i, r in enumerate(lane.members) if name in r.guidance.branches(times[i], lane.step)]
             if index:
                 blocks.append((name, k, index))
-    x = torch.cat([lanes[k].query.x[index] for _, k, index in blocks])
-    t = torch.cat([lanes[k].query.t[index] for _, k, index in blocks])
-    told = [getattr(lanes[k].members[i], name) for name, k, index in blocks for i in index]
-    prediction = field.predict(x, t, field.encode(told))
+    prediction = _predict(field, [(lanes[k], i, name) for name, k, index in blocks for i in index])
 
     heard: list[dict[Branch, tuple[list[int], Prediction]]] = [{} for _ in lanes]
     start = 0
@@ -197,8 +242,27 @@ def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
     ]
 
 
+def _predict(field: Field, questions: list[tuple[_Lane, int, Branch]]) -> Prediction:
+    """One row per question; questions that are the same, as those of a sweep are at its start, are asked once."""
+    places: dict[Hashable, int] = {}
+    distinct: list[tuple[_Lane, int, Branch]] = []
+    back = []
+    for lane, i, name in questions:
+        first = lane.members[i].first_question(name) if lane.step == lane.stage == 0 else None
+        key = first or (id(lane), i, name)
+        if key not in places:
+            places[key] = len(distinct)
+            distinct.append((lane, i, name))
+        back.append(places[key])
+    x = torch.stack([lane.query.x[i] for lane, i, _ in distinct])
+    t = torch.stack([lane.query.t[i] for lane, i, _ in distinct])
+    told = [getattr(lane.members[i], name) for lane, i, name in distinct]
+    prediction = field.predict(x, t, field.encode(told))
+    return prediction if len(distinct) == len(questions) else prediction.take(torch.tensor(back))
+
+
 @torch.no_grad()
-def _tick(field: Field, lanes: list[_Lane], controls: Sequence[Control]) -> tuple[Evaluated, list[Stepped]]:
+def _tick(field: Field, lanes: list[_Lane], controls: Sequence[Control]) -> tuple[list[Answer], list[Stepped]]:
     answers, stepped = [], []
     for lane, answer in zip(lanes, _ask(field, lanes), strict=True):
         prediction = answer.guided
@@ -208,7 +272,7 @@ def _tick(field: Field, lanes: list[_Lane], controls: Sequence[Control]) -> tupl
         event = lane.answer(prediction, controls)
         if event:
             stepped.append(event)
-    return Evaluated(answers), stepped
+    return answers, stepped
 
 
 def sample(
@@ -217,6 +281,7 @@ def sample(
     controls: Sequence[Control] = (),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    start: Snapshot | None = None,
 ) -> Iterator[Event]:
     """Run a plan.
 
@@ -225,6 +290,7 @@ def sample(
         field: who answers.
         controls: take part in the given order.
         device, dtype: where x lives and its precision.
+        start: where to go on instead of beginning at noise; only for plans of a single lane.
 
     Yields:
         Evaluated after each field call, Stepped when rows finish a step, Finished at the end.
@@ -234,15 +300,20 @@ def sample(
     """
     device = torch.device(device)
     lanes = [
-        _Lane(index, [plan.rows[i] for i in index], field, device, dtype) for index in plan.lanes(field.schedule)
+        _Lane(index, [plan.rows[i] for i in index], field, device, dtype, start)
+        for index in plan.lanes(field.schedule)
     ]
+    if start is not None:
+        assert len(lanes) == 1, "only a lane of its own can go on from a snapshot"
+        for control, memory in zip(controls, start.controls, strict=True):
+            control.recall(memory)
     count = Count()
     while active := [lane for lane in lanes if not lane.done]:
         evaluations, forwards = field.count.evaluations, field.count.sample_forwards
-        evaluated, stepped = _tick(field, active, controls)
+        answers, stepped = _tick(field, active, controls)
         count.evaluations += field.count.evaluations - evaluations
         count.sample_forwards += field.count.sample_forwards - forwards
-        yield evaluated
+        yield Evaluated(answers, replace(count))
         yield from stepped
     x = torch.empty(len(plan.rows), *field.shape, dtype=dtype, device=device)
     for lane in lanes:

@@ -157,6 +157,7 @@ class Solver:
         stochastic: whether it draws noise; then `eta` says how much, from 0 (none: an ODE solver) to 1.
         variables: the variables it can be written in, the default first; empty where the formula fixes it.
         minimum_steps: fewer steps than this raise an error when the plan is made.
+        resumable: whether a state, once returned, is never changed, so that a run can go on from it twice.
     """
 
     name: ClassVar[str]
@@ -167,6 +168,7 @@ class Solver:
     stochastic: ClassVar[bool] = False
     variables: ClassVar[tuple[str, ...]] = ()
     minimum_steps: ClassVar[int] = 1
+    resumable: ClassVar[bool] = True
 
     def __init__(self, schedule: Schedule, variable: str | None = None, eta: float = 1.0):
         self.schedule = schedule

@@ -16,6 +16,7 @@ from playground.guidance import Branch
 from playground.images.models import TextToImageModel, to_images
 from playground.noise import start_noise
 from playground.recipes import TextToImage
+from playground.reuse import Kept, Prefixes, chain
 from playground.sampling import Answer, Control, Evaluated, Finished, Stepped, sample
 
 
@@ -89,8 +90,9 @@ class Generated:
         latents: [R, C, H, W] where sampling ended (CPU, float32).
         pictures: [R, 3, H, W] in [-1, 1] (CPU).
         trace: one record per step.
-        count: evaluations and sample-forwards.
+        count: evaluations and sample-forwards of this run.
         seconds: wall time of the computation, waiting for a turn excluded.
+        taken_over: steps, from the first, that an earlier run had done and this one did not repeat.
     """
 
     recipe: TextToImage
@@ -99,6 +101,7 @@ class Generated:
     trace: list[StepRecord]
     count: Count
     seconds: float
+    taken_over: int = 0
 
     @property
     def images(self) -> list[Image.Image]:
@@ -161,41 +164,59 @@ def _record(answers: Sequence[Answer], size: int) -> StepRecord:
 
 
 def run(
-    recipe: TextToImage, model: TextToImageModel, controls: Sequence[Control] = ()
+    recipe: TextToImage,
+    model: TextToImageModel,
+    controls: Sequence[Control] = (),
+    prefixes: Prefixes | None = None,
 ) -> Iterator[Evaluated | Progress | Generated]:
     """Run a recipe; between any two denoiser calls something is yielded.
+
+    Args:
+        recipe: what to do.
+        model: on what.
+        controls: take part in the run.
+        prefixes: steps of earlier runs, to begin with and to add to.
 
     Yields:
         Evaluated after a denoiser call, Progress after a step, Generated at the end.
     """
     plan = recipe.plan(model.denoiser.schedule)
     size = len(plan.rows)
-    trace: list[StepRecord] = []
     count = Count()
     spent, since = 0.0, time.perf_counter()
-    for event in sample(plan, model.denoiser, controls, device=model.device.where):
+    keys = chain(plan, model.denoiser, controls) if prefixes else ()
+    done = prefixes.longest(keys) if prefixes else []
+    trace: list[StepRecord] = [step.record for step in done]
+    start = done[-1].snapshot if done else None
+    for event in sample(plan, model.denoiser, controls, device=model.device.where, start=start):
         if isinstance(event, Evaluated):
             first = [a for a in event.answers if a.stage == 0]
             if first:
                 trace.append(_record(first, size))
-            count.evaluations += 1
-            count.sample_forwards += sum(len(i) for a in event.answers for i, _ in a.branches.values())
+            count = event.count
+        elif isinstance(event, Stepped) and prefixes and keys:
+            prefixes.put(keys[event.step + 1], Kept(event.snapshot, trace[event.step]))
         # The clock stands still while whoever runs this does something else.
         spent += time.perf_counter() - since
         if isinstance(event, Evaluated):
             yield event
         elif isinstance(event, Stepped):
-            yield Progress(event.step + 1, recipe.steps, replace(count), trace[-1].guided)
+            yield Progress(event.step + 1, recipe.steps, count, trace[-1].guided)
         since = time.perf_counter()
     assert isinstance(event, Finished)
     pictures = model.autoencoder.decode(event.x)
     spent += time.perf_counter() - since
-    yield Generated(recipe, event.x.float().cpu(), pictures.cpu(), trace, event.count, spent)
+    yield Generated(recipe, event.x.float().cpu(), pictures.cpu(), trace, event.count, spent, len(done))
 
 
-def generate(recipe: TextToImage, model: TextToImageModel, controls: Sequence[Control] = ()) -> Generated:
+def generate(
+    recipe: TextToImage,
+    model: TextToImageModel,
+    controls: Sequence[Control] = (),
+    prefixes: Prefixes | None = None,
+) -> Generated:
     """Run a recipe to its end."""
-    for event in run(recipe, model, controls):  # noqa: B007
+    for event in run(recipe, model, controls, prefixes):  # noqa: B007
         pass
     assert isinstance(event, Generated)
     return event
