@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -46,6 +46,8 @@ class Prediction:
         x: [B, ...], where the field was asked.
         t: [B] float64, when.
         schedule: the path that gives a and s.
+        back: [B, ...] the noise that solvers which remove noise and put noise back have to put back, where a
+            guidance rule wants another than eps (CFG++).
     """
 
     kind: Kind
@@ -53,6 +55,7 @@ class Prediction:
     x: Tensor
     t: Tensor
     schedule: Schedule
+    back: Tensor | None = None
 
     def _row(self, name: str) -> Tensor:
         return rows(getattr(self.schedule, name)(self.t), self.x)
@@ -92,6 +95,11 @@ class Prediction:
         a_dot, s_dot = self._path_dot
         return (a * value - a_dot * self.x) / (a * s_dot - a_dot * s)
 
+    @property
+    def renoise(self) -> Tensor:
+        """The noise to put back: eps, unless `back` says otherwise."""
+        return self.eps if self.back is None else self.back
+
     @cached_property
     def v(self) -> Tensor:
         """a eps - s x0."""
@@ -119,11 +127,12 @@ class Prediction:
 
     def replaced(self, kind: Kind, value: Tensor) -> Prediction:
         """A prediction at the same point and time that says something else."""
-        return Prediction(kind, value, self.x, self.t, self.schedule)
+        return replace(self, kind=kind, value=value)
 
     def take(self, index: Tensor | slice) -> Prediction:
         """The prediction of some rows."""
-        return Prediction(self.kind, self.value[index], self.x[index], self.t[index], self.schedule)
+        back = None if self.back is None else self.back[index]
+        return Prediction(self.kind, self.value[index], self.x[index], self.t[index], self.schedule, back)
 
     @staticmethod
     def joined(parts: Sequence[Prediction]) -> Prediction:
@@ -132,7 +141,8 @@ class Prediction:
             return parts[0]
         first = parts[0]
         value, x, t = (torch.cat([getattr(p, n) for p in parts]) for n in ("value", "x", "t"))
-        return Prediction(first.kind, value, x, t, first.schedule)
+        back = None if all(p.back is None for p in parts) else torch.cat([p.renoise for p in parts])
+        return Prediction(first.kind, value, x, t, first.schedule, back)
 
 
 @dataclass
@@ -155,6 +165,7 @@ class Field(ABC):
         schedule: the path it was trained on (or is exact for).
         kind: what `evaluate` returns.
         shape: the shape of one sample, without the batch.
+        cloud: whether a sample is a cloud of points, shape [N, ...], and not one thing.
         count: all calls so far; a run takes the difference.
         batches: how many rows `evaluate` gets at once; shrinks when memory runs out.
     """
@@ -162,6 +173,7 @@ class Field(ABC):
     schedule: Schedule
     kind: Kind
     shape: tuple[int, ...]
+    cloud: bool = False
 
     def __init__(self) -> None:
         self.count = Count()

@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from playground.errors import RecipeError
 from playground.fields import Count
-from playground.guidance import Branch, Guidance
+from playground.guidance import Branch, Guidance, parts_of, rest_of
 from playground.schedules import Schedule, as_time
 from playground.solvers import SOLVERS, Solver
+
+Role = Literal["cond", "uncond", "weak"]
+Told = tuple[Role, Hashable]
+"""A condition, and what it is told for: c, u, or the weak field."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,29 @@ class Row:
             )
         return solver
 
-    def first_question(self, branch: Branch) -> Hashable:
-        """What the field's answer in a branch depends on when the row is asked for the first time. Rows of equal
-        ones stand at the same point and need only one answer."""
-        return self.seed, self.times[0], branch, getattr(self, branch)
+    def told(self, branch: Branch) -> list[tuple[Told, float]]:
+        """What has to be asked for a branch: one thing, or the parts of a composed condition and u for the rest.
+        The branch is the sum of the answers with these weights, which add up to 1."""
+        if branch == "uncond" and not self.guidance.weak:
+            return [(("uncond", self.uncond), 1.0)]
+        role: Role = "cond" if branch == "cond" else "weak"
+        rest = rest_of(self.cond)
+        asked: list[tuple[Told, float]] = [((role, part), weight) for part, weight in parts_of(self.cond)]
+        return [*asked, (("uncond" if role == "cond" else role, self.uncond), rest)] if rest else asked
+
+    def first_question(self, told: Told) -> Hashable:
+        """What the answer depends on when the row is asked for the first time. Rows of equal ones stand at the
+        same point and need only one answer."""
+        return self.seed, self.times[0], told
 
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
         """Per step, the times at which the field will be asked."""
         solver = self.make_solver(schedule)
         return tuple(solver.times(t, s) for t, s in pairwise(self.times))
+
+    def needs(self, schedule: Schedule) -> list[tuple[Branch, ...]]:
+        """Per evaluation of the whole run, the branches that guidance needs."""
+        return [self.guidance.branches(t, step) for step, times in enumerate(self.queries(schedule)) for t in times]
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,8 @@ class Plan:
             need = SOLVERS[row.solver].minimum_steps
             if len(row.times) - 1 < need:
                 raise RecipeError(f"{SOLVERS[row.solver].title} needs at least {need} steps.")
+            if refusal := refused(type(row.guidance), row.solver):
+                raise RecipeError(refusal)
 
     def lanes(self, schedule: Schedule) -> list[list[int]]:
         """Row indices grouped so that the rows of a lane ask in step and share one rule and solver."""
@@ -90,12 +111,31 @@ class Plan:
 
     def cost(self, schedule: Schedule) -> Count:
         """What running it will take: batched evaluations, and sample-forwards over all rows and branches."""
-        evaluations = forwards = 0
+        forwards = 0
         first: set[Hashable] = set()
+        calls: set[tuple[int, bool]] = set()  # which field is asked at which evaluation of the run
         for row in self.rows:
-            asked = [(t, step) for step, times in enumerate(row.queries(schedule)) for t in times]
-            evaluations = max(evaluations, len(asked))
-            needed = [row.guidance.branches(t, step) for t, step in asked]
-            first.update(row.first_question(branch) for branch in needed[0])
-            forwards += sum(map(len, needed[1:]))
-        return Count(evaluations, forwards + len(first))
+            for i, needed in enumerate(row.needs(schedule)):
+                told = {told for branch in needed for told, _ in row.told(branch)}
+                calls.update((i, role == "weak") for role, _ in told)
+                if i == 0:
+                    first.update(map(row.first_question, told))
+                else:
+                    forwards += len(told)
+        return Count(len(calls), forwards + len(first))
+
+    def asks_weak(self, schedule: Schedule) -> bool:
+        """Whether a weak field is needed."""
+        weak = (row for row in self.rows if row.guidance.weak)
+        return any("uncond" in needed for row in weak for needed in row.needs(schedule))
+
+
+def refused(rule: type[Guidance], solver: str) -> str:
+    """Why a rule and a solver do not go together, in a sentence; empty if they do."""
+    if not rule.renoises or SOLVERS[solver].renoises:
+        return ""
+    able = " or ".join(s.title for s in SOLVERS.values() if s.renoises)
+    return (
+        f"{rule.title} needs a solver that puts noise back, and {SOLVERS[solver].title} does not: take {able}, "
+        "or another rule."
+    )

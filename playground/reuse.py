@@ -41,7 +41,7 @@ def _reads(row: Row, step: int, times: Sequence[float]) -> Hashable:
     questions = []
     for t in times:
         branches = row.guidance.branches(t, step)
-        told = tuple((name, getattr(row, name)) for name in branches)
+        told = tuple((name, row.told(name)) for name in branches)
         questions.append((t, told, _weights(row.guidance) if len(branches) > 1 else None))
     return row.times[step], row.times[step + 1], tuple(questions)
 

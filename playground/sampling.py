@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from playground.errors import NonFiniteError
+from playground.errors import NonFiniteError, RecipeError
 from playground.fields import Count, Field, Prediction, rows
 from playground.guidance import Branch, Guidance, guided
 from playground.noise import start_noise, step_noise
-from playground.plan import Plan, Row
+from playground.plan import Plan, Row, Told
 from playground.solvers import Query, Solver
 
 
@@ -119,6 +119,16 @@ class Control:
         """Go on from what `remember` returned."""
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A row at x [...] and time t []; `place` names this point, None the one where all rows of its seed begin."""
+
+    row: Row
+    x: Tensor
+    t: Tensor
+    place: Hashable
+
+
 class _Lane:
     """Rows that ask in step: their x, solver memory and guidance memory."""
 
@@ -134,7 +144,7 @@ class _Lane:
         self.rows, self.members = plan_rows, members
         self.times = torch.tensor([r.times for r in members], dtype=torch.float64)
         self.solver: Solver = members[0].make_solver(field.schedule)
-        self.shape, self.device, self.dtype = field.shape, device, dtype
+        self.shape, self.cloud, self.device, self.dtype = field.shape, field.cloud, device, dtype
         if start is None:
             noise = torch.stack([start_noise(r.seed, field.shape) for r in members]).to(device, dtype)
             x = noise * rows(field.schedule.sigma(self.times[:, 0]), noise)
@@ -158,6 +168,14 @@ class _Lane:
     def _noise(self, draw: int) -> Tensor:
         drawn = [step_noise(r.seed, self.step, draw, self.shape) for r in self.members]
         return torch.stack(drawn).to(self.device, self.dtype)
+
+    def points(self) -> list[_Point]:
+        """Where the rows are asked now."""
+        first = self.step == self.stage == 0
+        return [
+            _Point(row, self.query.x[i], self.query.t[i], None if first else (id(self), i))
+            for i, row in enumerate(self.members)
+        ]
 
     def answer(self, prediction: Prediction, controls: Sequence[Control]) -> Stepped | None:
         """Go on to the next question; a Stepped event if that finished a step."""
@@ -190,24 +208,28 @@ def _combine(lane: _Lane, branches: dict[Branch, tuple[list[int], Prediction]]) 
     cond_rows = branches["cond"][0] if "cond" in branches else []
     uncond_rows = branches["uncond"][0] if "uncond" in branches else []
     both = [i for i in cond_rows if i in set(uncond_rows)]
-    if not both:
-        parts = [(index, p) for index, p in branches.values()]
-    else:
+    parts = [] if both else [(index, p) for index, p in branches.values()]
+    if both:
         answers = {
             name: p if index == both else p.take(torch.tensor([index.index(i) for i in both]))
             for name, (index, p) in branches.items()
         }
         state = {k: v[both] for k, v in lane.guidance_state.items()}
-        combined, state = guided([rules[i] for i in both], answers, state)
+        combined, state = guided([rules[i] for i in both], answers, state, lane.cloud)
         for name, value in state.items():
             lane.guidance_state[name][both] = value
         if len(both) == len(rules):
             return combined
-        parts = [(both, combined)]
+        parts.append((both, combined))
         for index, p in branches.values():
             alone = [i for i in index if i not in both]
             if alone:
                 parts.append((alone, p.take(torch.tensor([index.index(i) for i in alone]))))
+    asked = {*cond_rows, *uncond_rows}
+    if still := [i for i in range(len(rules)) if i not in asked]:
+        # A rule that asks for nothing wants x to stay where it is.
+        x, t = lane.query.x[still], lane.query.t[still]
+        parts.append((still, Prediction("velocity", torch.zeros_like(x), x, t, lane.solver.schedule)))
     # Put the rows back into order.
     kind = parts[0][1].kind
     joined = Prediction.joined([p.replaced(kind, p.read(kind)) for _, p in parts])
@@ -218,10 +240,11 @@ def _combine(lane: _Lane, branches: dict[Branch, tuple[list[int], Prediction]]) 
     return joined.take(back)
 
 
-def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
-    """All branches of all rows of all lanes in one call."""
+def _ask(field: Field, weak: Field | None, lanes: list[_Lane]) -> list[Answer]:
+    """All branches of all rows of all lanes in one call of the field, and one of the weak field if any is its."""
     # (branch, lane, positions) in the order of the batch: unconditional rows first, as diffusers does.
     blocks: list[tuple[Branch, int, list[int]]] = []
+    points = [lane.points() for lane in lanes]
     names: tuple[Branch, Branch] = ("uncond", "cond")
     for name in names:
         for k, lane in enumerate(lanes):
@@ -229,9 +252,9 @@ def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
             index = [i for i, r in enumerate(lane.members) if name in r.guidance.branches(times[i], lane.step)]
             if index:
                 blocks.append((name, k, index))
-    prediction = _predict(field, [(lanes[k], i, name) for name, k, index in blocks for i in index])
-
     heard: list[dict[Branch, tuple[list[int], Prediction]]] = [{} for _ in lanes]
+    if blocks:
+        prediction = _predict(field, weak, [(points[k][i], name) for name, k, index in blocks for i in index])
     start = 0
     for name, k, index in blocks:
         heard[k][name] = (index, prediction.take(slice(start, start + len(index))))
@@ -242,29 +265,71 @@ def _ask(field: Field, lanes: list[_Lane]) -> list[Answer]:
     ]
 
 
-def _predict(field: Field, questions: list[tuple[_Lane, int, Branch]]) -> Prediction:
-    """One row per question; questions that are the same, as those of a sweep are at its start, are asked once."""
+def _predict(field: Field, weak: Field | None, questions: list[tuple[_Point, Branch]]) -> Prediction:
+    """One row per question; what is the same, as in all rows of a sweep at its start, is asked once."""
     places: dict[Hashable, int] = {}
-    distinct: list[tuple[_Lane, int, Branch]] = []
-    back = []
-    for lane, i, name in questions:
-        first = lane.members[i].first_question(name) if lane.step == lane.stage == 0 else None
-        key = first or (id(lane), i, name)
-        if key not in places:
-            places[key] = len(distinct)
-            distinct.append((lane, i, name))
-        back.append(places[key])
-    x = torch.stack([lane.query.x[i] for lane, i, _ in distinct])
-    t = torch.stack([lane.query.t[i] for lane, i, _ in distinct])
-    told = [getattr(lane.members[i], name) for lane, i, name in distinct]
-    prediction = field.predict(x, t, field.encode(told))
-    return prediction if len(distinct) == len(questions) else prediction.take(torch.tensor(back))
+    distinct: list[tuple[_Point, Told]] = []
+    terms: list[list[tuple[int, float]]] = []  # per question, which of them with which weights
+    for point, name in questions:
+        terms.append([])
+        for told, weight in point.row.told(name):
+            key = point.row.first_question(told) if point.place is None else (point.place, told)
+            if key not in places:
+                places[key] = len(distinct)
+                distinct.append((point, told))
+            terms[-1].append((places[key], weight))
+    answers, order = [], []
+    for asked, is_weak in ((field, False), (weak, True)):
+        index = [k for k, (_, told) in enumerate(distinct) if (told[0] == "weak") == is_weak]
+        if index and asked is not None:
+            x = torch.stack([distinct[k][0].x for k in index])
+            t = torch.stack([distinct[k][0].t for k in index])
+            answers.append(asked.predict(x, t, asked.encode([distinct[k][1][1] for k in index])))
+            order += index
+    kind = answers[0].kind
+    prediction = Prediction.joined([p.replaced(kind, p.read(kind)) for p in answers])
+    at = {k: row for row, k in enumerate(order)}
+    first = [at[parts[0][0]] for parts in terms]
+    result = prediction if first == list(range(len(order))) else prediction.take(torch.tensor(first))
+    if all(len(parts) == 1 and parts[0][1] == 1 for parts in terms):
+        return result
+    # Weights that add up to 1 give the same sum in every kind.
+    total = torch.zeros_like(result.value)
+    for n in range(max(map(len, terms))):
+        mine = [q for q, parts in enumerate(terms) if len(parts) > n]
+        value = prediction.value[[at[terms[q][n][0]] for q in mine]]
+        total[mine] += rows(torch.tensor([terms[q][n][1] for q in mine], dtype=torch.float64), value) * value
+    return result.replaced(kind, total)
 
 
 @torch.no_grad()
-def _tick(field: Field, lanes: list[_Lane], controls: Sequence[Control]) -> tuple[list[Answer], list[Stepped]]:
+def answers_of(
+    members: Sequence[Row], name: Branch, x: Tensor, t: Tensor, field: Field, weak: Field | None = None
+) -> Prediction:
+    """A branch of B rows at x [B, ...] and t [B], for somebody who wants to see what a run did not need.
+
+    Raises:
+        RecipeError: when a row needs a weak field and there is none.
+    """
+    _check_weak(name == "uncond" and any(r.guidance.weak for r in members), field, weak)
+    return _predict(field, weak, [(_Point(r, x[i], t[i], i), name) for i, r in enumerate(members)])
+
+
+def _check_weak(needed: bool, field: Field, weak: Field | None) -> None:
+    if needed and weak is None:
+        raise RecipeError("Autoguidance needs a weak model beside the one that is guided.")
+    if weak is None or not needed:
+        return
+    if weak.shape != field.shape or weak.schedule.identity != field.schedule.identity:
+        raise RecipeError("The weak model has other latents or noise levels than the one that is guided.")
+
+
+@torch.no_grad()
+def _tick(
+    field: Field, weak: Field | None, lanes: list[_Lane], controls: Sequence[Control]
+) -> tuple[list[Answer], list[Stepped]]:
     answers, stepped = [], []
-    for lane, answer in zip(lanes, _ask(field, lanes), strict=True):
+    for lane, answer in zip(lanes, _ask(field, weak, lanes), strict=True):
         prediction = answer.guided
         for control in controls:
             prediction = control.after_query(answer.rows, answer.step, prediction)
@@ -282,6 +347,7 @@ def sample(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     start: Snapshot | None = None,
+    weak: Field | None = None,
 ) -> Iterator[Event]:
     """Run a plan.
 
@@ -291,14 +357,17 @@ def sample(
         controls: take part in the given order.
         device, dtype: where x lives and its precision.
         start: where to go on instead of beginning at noise; only for plans of a single lane.
+        weak: who answers in the place of the unconditional branch, for rules that want a weaker field.
 
     Yields:
         Evaluated after each field call, Stepped when rows finish a step, Finished at the end.
 
     Raises:
         NonFiniteError: when x stops being finite.
+        RecipeError: when a weak field is needed and missing, or unlike the field.
     """
     device = torch.device(device)
+    _check_weak(plan.asks_weak(field.schedule), field, weak)
     lanes = [
         _Lane(index, [plan.rows[i] for i in index], field, device, dtype, start)
         for index in plan.lanes(field.schedule)
@@ -307,12 +376,13 @@ def sample(
         assert len(lanes) == 1, "only a lane of its own can go on from a snapshot"
         for control, memory in zip(controls, start.controls, strict=True):
             control.recall(memory)
-    count = Count()
+    count, fields = Count(), [field] if weak is None or weak is field else [field, weak]
     while active := [lane for lane in lanes if not lane.done]:
-        evaluations, forwards = field.count.evaluations, field.count.sample_forwards
-        answers, stepped = _tick(field, active, controls)
-        count.evaluations += field.count.evaluations - evaluations
-        count.sample_forwards += field.count.sample_forwards - forwards
+        before = [replace(f.count) for f in fields]
+        answers, stepped = _tick(field, weak, active, controls)
+        for f, was in zip(fields, before, strict=True):
+            count.evaluations += f.count.evaluations - was.evaluations
+            count.sample_forwards += f.count.sample_forwards - was.sample_forwards
         yield Evaluated(answers, replace(count))
         yield from stepped
     x = torch.empty(len(plan.rows), *field.shape, dtype=dtype, device=device)

@@ -158,6 +158,7 @@ class Solver:
         variables: the variables it can be written in, the default first; empty where the formula fixes it.
         minimum_steps: fewer steps than this raise an error when the plan is made.
         resumable: whether a state, once returned, is never changed, so that a run can go on from it twice.
+        renoises: whether a step removes the noise and puts noise back, which then may be another (CFG++).
     """
 
     name: ClassVar[str]
@@ -169,6 +170,7 @@ class Solver:
     variables: ClassVar[tuple[str, ...]] = ()
     minimum_steps: ClassVar[int] = 1
     resumable: ClassVar[bool] = True
+    renoises: ClassVar[bool] = False
 
     def __init__(self, schedule: Schedule, variable: str | None = None, eta: float = 1.0):
         self.schedule = schedule
@@ -198,10 +200,11 @@ class DDIM(Solver):
     """
 
     name, title, source, order = "ddim", "DDIM", "Song et al. 2021, eq. 12", 1
+    renoises = True
 
     def step(self, x, t, s, state, noise):
         p = yield Query(x, t)
-        return rows(self.schedule.alpha(s), x) * p.x0 + rows(self.schedule.sigma(s), x) * p.eps, None
+        return rows(self.schedule.alpha(s), x) * p.x0 + rows(self.schedule.sigma(s), x) * p.renoise, None
 
 
 class Euler(Solver):
@@ -453,7 +456,7 @@ class Ancestral(Solver):
     """
 
     name, title, source, order = "ancestral", "DDPM (ancestral)", "Ho et al. 2020; Song et al. 2021, eq. 16", 1
-    stochastic = True
+    stochastic = renoises = True
 
     def step(self, x, t, s, state, noise):
         p = yield Query(x, t)
@@ -461,7 +464,7 @@ class Ancestral(Solver):
         sigma_t, sigma_s = path.sigma(t), path.sigma(s)
         added = sigma_t**2 - (path.alpha(t) / path.alpha(s) * sigma_s) ** 2
         n = self.eta * sigma_s / sigma_t * added.clamp(min=0).sqrt()
-        x_s = rows(path.alpha(s), x) * p.x0 + rows((sigma_s**2 - n**2).clamp(min=0).sqrt(), x) * p.eps
+        x_s = rows(path.alpha(s), x) * p.x0 + rows((sigma_s**2 - n**2).clamp(min=0).sqrt(), x) * p.renoise
         return (x_s + rows(n, x) * noise(0) if bool((n > 0).any()) else x_s), None
 
 
