@@ -116,8 +116,9 @@ def said(recipe: TextToImage) -> str:
 def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
     count = result.count
     again = " (kept from an equal run)" if reused else ""
+    over = f"reused {result.taken_over} steps · " if result.taken_over else ""
     return (
-        f"{count.evaluations} model calls (NFE) · {count.sample_forwards} sample-forwards · "
+        f"{over}{count.evaluations} model calls (NFE) · {count.sample_forwards} sample-forwards · "
         f"{result.seconds:.2f} s · {model.device.title}{again}"
     )
 

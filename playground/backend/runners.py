@@ -21,6 +21,7 @@ from playground.plane.flow import Flow, Moving
 from playground.plane.flow import run as run_flow
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe, TextToImage
+from playground.reuse import Prefixes
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Desk:
         model: a model by name, loaded if it is not yet.
         wants_preview: whether the reader has seen the last preview, and a moment has passed since.
         previewed: to be told how many seconds a preview took, so that they stay a small part of the run.
+        prefixes: the steps of earlier runs.
     """
 
     model: Callable[[str], TextToImageModel]
     wants_preview: Callable[[], bool]
     previewed: Callable[[float], None]
+    prefixes: Prefixes
 
 
 Work = Generator[Preview | Note | Result | None, None, None]
@@ -46,7 +49,7 @@ def _text_to_image(recipe: TextToImage, desk: Desk) -> Work:
     for text in model.text.notes(recipe.prompt):
         yield Note(text)
     limits = _limits(model)
-    for event in run_text_to_image(recipe, model):
+    for event in run_text_to_image(recipe, model, prefixes=desk.prefixes):
         before, limits = limits, _limits(model)
         if limits != before:
             fewest = min(n for n in limits if n is not None)

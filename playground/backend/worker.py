@@ -24,6 +24,7 @@ from playground.devices import Device, choose_device
 from playground.errors import Busy, ModelError, PlaygroundError
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.recipes import Recipe
+from playground.reuse import Prefixes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -107,7 +108,8 @@ class Backend:
         turn: seconds of computing after which a run lets a waiting one of somebody else go first.
         max_models: models kept in memory; the one not used for longest is dropped.
         compiled: whether denoisers are compiled.
-        keep_bytes: memory for finished runs, so that asking for the same again costs nothing.
+        keep_bytes: memory for finished runs, so that asking for the same again costs nothing, and as much for
+            the steps of runs, so that one with the same beginning goes on from there.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Backend:
         self.max_queue, self.turn, self.max_models = max_queue, turn, max_models
         self._compiled = compiled
         self._results = _Results(keep_bytes)
+        self._prefixes = Prefixes(keep_bytes)
         self._loaded: OrderedDict[str, TextToImageModel] = OrderedDict()
         self._lock = threading.Condition()
         self._waiting: list[_Run] = []
@@ -329,7 +332,7 @@ class Backend:
         try:
             if not job.stop.is_set():
                 if job.work is None:
-                    desk = Desk(self._model, lambda: job.wants_preview, job.previewed)
+                    desk = Desk(self._model, lambda: job.wants_preview, job.previewed, self._prefixes)
                     job.work = runner_of(job.recipe)(job.recipe, desk)
                 for event in job.work:
                     if isinstance(event, Result):
@@ -365,7 +368,8 @@ class Backend:
     def _measure(self, outcome: Any) -> None:
         """Note how long a model takes per sample-forward."""
         model = getattr(outcome.recipe, "model", None)
-        if model is not None:
+        # The rest of a run that went on from another's steps is too short to tell.
+        if model is not None and not getattr(outcome, "taken_over", 0):
             measured = outcome.seconds / outcome.count.sample_forwards
             self._pace[model] = 0.5 * (self.pace(model) + measured)
 

@@ -92,6 +92,7 @@ class Generated:
         trace: one record per step.
         count: evaluations and sample-forwards of this run.
         seconds: wall time of the computation, waiting for a turn excluded.
+        decoding: the part of these seconds that the decoder took.
         taken_over: steps, from the first, that an earlier run had done and this one did not repeat.
     """
 
@@ -101,6 +102,7 @@ class Generated:
     trace: list[StepRecord]
     count: Count
     seconds: float
+    decoding: float = 0.0
     taken_over: int = 0
 
     @property
@@ -205,8 +207,10 @@ def run(
         since = time.perf_counter()
     assert isinstance(event, Finished)
     pictures = model.autoencoder.decode(event.x)
-    spent += time.perf_counter() - since
-    yield Generated(recipe, event.x.float().cpu(), pictures.cpu(), trace, event.count, spent, len(done))
+    decoding = time.perf_counter() - since
+    spent += decoding
+    latents = event.x.float().cpu()
+    yield Generated(recipe, latents, pictures.cpu(), trace, event.count, spent, decoding, len(done))
 
 
 def generate(
