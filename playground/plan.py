@@ -48,9 +48,11 @@ class Row:
         """The row's solver.
 
         Raises:
-            RecipeError: for a variable that is infinite where the row starts.
+            RecipeError: for a variable that is infinite where the row starts, and for a path or a grid that
+                the solver cannot take.
         """
         solver = SOLVERS[self.solver](schedule, self.variable, self.eta)
+        solver.prepare(self.times)
         if solver.variables and not bool(solver.variable.tau(as_time(self.times[0])).isfinite()):
             raise RecipeError(
                 f"Sampling starts where {solver.variable.title} is infinite: take the Karras grid, which starts "
@@ -106,7 +108,8 @@ class Plan:
         lanes: dict[Hashable, list[int]] = {}
         for i, row in enumerate(self.rows):
             asks = tuple(len(q) for q in row.queries(schedule))
-            lanes.setdefault((row.solver, row.variable, row.eta, asks, type(row.guidance)), []).append(i)
+            grid = row.times if SOLVERS[row.solver].whole_grid else None
+            lanes.setdefault((row.solver, row.variable, row.eta, asks, type(row.guidance), grid), []).append(i)
         return list(lanes.values())
 
     def cost(self, schedule: Schedule) -> Count:

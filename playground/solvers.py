@@ -16,7 +16,7 @@ To add a solver, write one class here and put it into `SOLVERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -159,6 +159,8 @@ class Solver:
         minimum_steps: fewer steps than this raise an error when the plan is made.
         resumable: whether a state, once returned, is never changed, so that a run can go on from it twice.
         renoises: whether a step removes the noise and puts noise back, which then may be another (CFG++).
+        needs_table: whether it runs only on a checkpoint's table of noise levels.
+        whole_grid: whether it must know its whole grid beforehand, so that rows on others get their own lane.
     """
 
     name: ClassVar[str]
@@ -171,6 +173,8 @@ class Solver:
     minimum_steps: ClassVar[int] = 1
     resumable: ClassVar[bool] = True
     renoises: ClassVar[bool] = False
+    needs_table: ClassVar[bool] = False
+    whole_grid: ClassVar[bool] = False
 
     def __init__(self, schedule: Schedule, variable: str | None = None, eta: float = 1.0):
         self.schedule = schedule
@@ -179,6 +183,13 @@ class Solver:
             raise RecipeError(f"{self.title} cannot be written in {variable[:20]!r}.")
         if self.variables:
             self.variable = VARIABLES[variable or self.variables[0]](schedule)
+
+    def prepare(self, times: Sequence[float]) -> None:
+        """Hear the whole grid, before anything else is asked.
+
+        Raises:
+            RecipeError: when this grid cannot be walked.
+        """
 
     def times(self, t: float, s: float) -> tuple[float, ...]:
         """The times at which a step from t to s asks the field, in order."""
@@ -539,4 +550,6 @@ SOLVERS: dict[str, type[Solver]] = {
         ChurnedHeun,
     )
 }
-"""The solvers a recipe can name."""
+"""The solvers a recipe can name: these, and diffusers' schedulers, which enter here."""
+
+import playground.schedulers  # noqa: E402, F401

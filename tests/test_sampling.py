@@ -2,7 +2,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from truth import Toy, integrate
+from truth import OURS, Toy, integrate
 
 from playground.batches import Batches
 from playground.errors import NonFiniteError, OutOfMemory
@@ -52,14 +52,14 @@ def by_hand(r, field):
 
 
 @pytest.mark.parametrize("w", [-1.0, 0.0, 1.0, 4.0])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OURS)
 @pytest.mark.parametrize("path", [VP(), EDM()], ids=lambda path: path.name)
 def test_a_run_is_what_one_computes_by_hand(path, solver, w):
     r = row(w, solver=solver)
     torch.testing.assert_close(run(Plan((r,)), Toy(path)).x, by_hand(r, Toy(path)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OURS)
 def test_a_run_with_a_window_is_what_one_computes_by_hand(solver):
     r = row(solver=solver, low=0.3, high=0.8)
     torch.testing.assert_close(run(Plan((r,)), Toy()).x, by_hand(r, Toy()), **CLOSE)
@@ -124,7 +124,7 @@ def test_precision_is_the_callers():
 @pytest.mark.parametrize("window", [(0.0, 1.0), (0.2, 0.6), (0.31, 0.33)])
 @pytest.mark.parametrize("w", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("rule", [CFG, Guidance])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", OURS)
 def test_count_of_a_run_is_that_of_its_plan(solver, rule, w, window):
     field = Toy()
     plan = Plan((row(w, solver=solver, rule=rule, low=window[0], high=window[1]),))

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from truth import draws, every_schedule, fitted_order, gaussian, integrate, lopsided, transported
+from truth import OURS, draws, every_schedule, fitted_order, gaussian, integrate, lopsided, transported
 
 from playground.errors import RecipeError
 from playground.fields import Prediction
@@ -12,7 +12,7 @@ from playground.schedules import EDM, VP, Linear
 from playground.solvers import DDIM, RK4, SOLVERS, VARIABLES, DPMSolverPP2M, Euler, Heun, Midpoint
 
 # Every solver in every variable it is written in.
-WRITTEN = [(name, v) for name, kind in SOLVERS.items() for v in kind.variables or (None,)]
+WRITTEN = [(name, v) for name, kind in OURS.items() for v in kind.variables or (None,)]
 ONE = torch.ones(1, 1, dtype=torch.float64)
 
 
@@ -431,7 +431,7 @@ def test_rows_may_stand_at_different_times():
     ask, x = exact(lopsided(), path), X[:2]
     t, s = torch.tensor([0.9, 0.5], dtype=torch.float64), torch.tensor([0.6, 0.1], dtype=torch.float64)
     z = draws(x.shape)
-    for name in SOLVERS:
+    for name in OURS:
         running = SOLVERS[name](path).step(x, t, s, None, partial(z, 0))
         query = next(running)
         try:
@@ -445,7 +445,7 @@ def test_rows_may_stand_at_different_times():
             torch.testing.assert_close(together[i : i + 1], alone)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", OURS)
 def test_a_solver_is_written_only_in_its_own_variables(name):
     kind = SOLVERS[name]
     for variable in VARIABLES:

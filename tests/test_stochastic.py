@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from truth import Toy, cdf, draws, integrate, lopsided
+from truth import OURS, Toy, cdf, draws, integrate, lopsided
 
 from playground.fields import Field, Prediction
 from playground.grids import karras
@@ -20,7 +20,7 @@ from playground.sampling import Stepped, run, sample
 from playground.schedules import EDM, VP, Linear
 from playground.solvers import SOLVERS, EulerMaruyama
 
-STOCHASTIC = [name for name, kind in SOLVERS.items() if kind.stochastic]
+STOCHASTIC = [name for name, kind in OURS.items() if kind.stochastic]
 TIMES = (0.95, 0.8, 0.55, 0.3, 0.1, 0.0)
 
 
@@ -141,7 +141,7 @@ def test_without_stochasticity_each_is_a_solver_of_the_flow(name, plain, path):
     torch.testing.assert_close(ours, integrate(SOLVERS[plain](path), ask, X, TIMES), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [n for n in SOLVERS if n not in STOCHASTIC])
+@pytest.mark.parametrize("name", [n for n in OURS if n not in STOCHASTIC])
 def test_the_others_have_no_stochasticity(name):
     one, none = SOLVERS[name](VP(), None, 1.0), SOLVERS[name](VP(), None, 0.0)
     assert one.eta == none.eta == 0

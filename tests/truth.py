@@ -13,7 +13,10 @@ from torch import Tensor
 from playground.fields import Condition, Field, Kind, Prediction
 from playground.plane.mixtures import Mixture
 from playground.schedules import EDM, VP, Cosine, Discrete, Linear, Schedule
-from playground.solvers import Solver
+from playground.solvers import SOLVERS, Solver
+
+OURS: dict[str, type[Solver]] = {name: kind for name, kind in SOLVERS.items() if not kind.needs_table}
+"""The solvers that run on every path; diffusers' schedulers have tests of their own."""
 
 
 def scaled_linear_betas() -> Tensor:
