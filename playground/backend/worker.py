@@ -70,8 +70,8 @@ class _Run:
         return not unread and time.monotonic() > self.next_preview
 
     def previewed(self, seconds: float) -> None:
-        # Eight a second at most, and never more than about a tenth of the run's time.
-        self.next_preview = time.monotonic() + max(0.12, 10 * seconds)
+        # Eight a second at most, and never more than about a twentieth of the run's time.
+        self.next_preview = time.monotonic() + max(0.12, 20 * seconds)
 
 
 class _Results:
