@@ -64,7 +64,7 @@ def chain(plan: Plan, field: Field, controls: Sequence[Control] = (), where: Has
         field.batches.limit,
         torch.__version__,
         torch.get_num_threads(),
-        None if weak is None else (weak.identity, weak.batches.limit),
+        where,
         tuple((r.seed, r.solver, r.variable, r.eta, r.times[0], type(r.guidance).__qualname__) for r in plan.rows),
         tuple(type(c).__qualname__ for c in controls),
     )
