@@ -63,11 +63,21 @@ def link_script(recipe: type[Recipe], names: list[str]) -> str:
     return f"""(...values) => {{
         const names = {json.dumps(names)}, defaults = {json.dumps(defaults)};
         const url = new URL(location.href);
+        // What another tab has left there; Gradio's own settings begin with two underscores.
+        for (const name of [...url.searchParams.keys()]) {{
+            if (!name.startsWith("__")) url.searchParams.delete(name);
+        }}
         for (const [name, value] of Object.entries({json.dumps(fixed)})) url.searchParams.set(name, value);
         names.forEach((name, i) => {{
             const value = values[i];
-            if (value === null || value === undefined || value === defaults[name]) url.searchParams.delete(name);
-            else url.searchParams.set(name, value);
+            const known = value !== null && value !== undefined;
+            if (known && value !== defaults[name]) url.searchParams.set(name, value);
         }});
         history.replaceState(history.state, "", url);
     }}"""
+
+
+def own_query(request: gr.Request, tab: str) -> dict[str, str]:
+    """The page's link as far as it concerns a tab: nothing of one that was made by another tab."""
+    query = dict(request.query_params)
+    return query if query.get("tab", tab) == tab else {}
