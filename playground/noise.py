@@ -18,6 +18,14 @@ def start_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def repeated_seed(seed: int, repeat: int) -> int:
+    """The seed whose start noise the repeat-th pass (from 0) over a picture of this seed uses: its own at first."""
+    if repeat == 0:
+        return seed
+    digest = blake2b(f"{seed}/repeat {repeat}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
 def step_noise(seed: int, step: int, draw: int, shape: tuple[int, ...]) -> Tensor:
     """The draw-th standard normal noise [*shape] of a step."""
     digest = blake2b(f"{seed}/{step}/{draw}".encode(), digest_size=8).digest()

@@ -28,11 +28,13 @@ class Row:
 
     Attributes:
         seed: of its start noise and of the noise inside its steps.
-        times: N + 1 falling times; sampling starts from sigma(times[0]) eps.
+        times: N + 1 falling times; sampling starts from sigma(times[0]) eps. N may be 0 where there is a guide.
         solver, variable: keys of `SOLVERS` and `VARIABLES` (None: the solver's first).
         eta: how much noise a stochastic solver draws.
         guidance: the rule with its parameters.
         cond, uncond: what the field is told in the two branches, as `Field.encode` understands it.
+        guide: the name of a sample to start from: sampling starts from alpha(times[0]) guide + sigma(times[0])
+            eps (SDEdit, Meng et al. 2022, eq. 5). None: from noise alone.
     """
 
     seed: int
@@ -43,6 +45,7 @@ class Row:
     uncond: Hashable = None
     variable: str | None = None
     eta: float = 1.0
+    guide: str | None = None
 
     def make_solver(self, schedule: Schedule) -> Solver:
         """The row's solver.
@@ -52,6 +55,8 @@ class Row:
                 the solver cannot take.
         """
         solver = SOLVERS[self.solver](schedule, self.variable, self.eta)
+        if len(self.times) == 1:
+            return solver
         solver.prepare(self.times)
         if solver.variables and not bool(solver.variable.tau(as_time(self.times[0])).isfinite()):
             raise RecipeError(
@@ -73,7 +78,7 @@ class Row:
     def first_question(self, told: Told) -> Hashable:
         """What the answer depends on when the row is asked for the first time. Rows of equal ones stand at the
         same point and need only one answer."""
-        return self.seed, self.times[0], told
+        return self.seed, self.times[0], self.guide, told
 
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
         """Per step, the times at which the field will be asked."""
@@ -98,7 +103,7 @@ class Plan:
             if not row.times or not all(s < t for t, s in pairwise(row.times)) or not row.times[-1] >= 0:
                 raise RecipeError("The times of a run must fall, to 0 at the lowest.")
             need = SOLVERS[row.solver].minimum_steps
-            if len(row.times) - 1 < need:
+            if len(row.times) - 1 < need and not (row.guide and len(row.times) == 1):
                 raise RecipeError(f"{SOLVERS[row.solver].title} needs at least {need} steps.")
             if refusal := refused(type(row.guidance), row.solver):
                 raise RecipeError(refusal)

@@ -53,7 +53,7 @@ def chain(plan: Plan, field: Field, controls: Sequence[Control] = (), where: Has
         plan: all its rows must be in step (one lane), so that a step is one point in time for the whole batch.
         field: who answers; its `identity` stands for weights, precision and device.
         controls: each says what it reads (`Control.reads`).
-        weak: the weak field of autoguidance.
+        where: further facts on which the arithmetic depends (the weak field of autoguidance).
     """
     first = plan.rows[0]
     if len(plan.lanes(field.schedule)) > 1 or not SOLVERS[first.solver].resumable:
@@ -65,7 +65,10 @@ def chain(plan: Plan, field: Field, controls: Sequence[Control] = (), where: Has
         torch.__version__,
         torch.get_num_threads(),
         where,
-        tuple((r.seed, r.solver, r.variable, r.eta, r.times[0], type(r.guidance).__qualname__) for r in plan.rows),
+        tuple(
+            (r.seed, r.guide, r.solver, r.variable, r.eta, r.times[0], type(r.guidance).__qualname__)
+            for r in plan.rows
+        ),
         tuple(type(c).__qualname__ for c in controls),
     )
     queries = [r.queries(field.schedule) for r in plan.rows]

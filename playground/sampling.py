@@ -9,7 +9,7 @@ to the field in one batch, with all branches that guidance needs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,6 +140,7 @@ class _Lane:
         device: torch.device,
         dtype: torch.dtype,
         start: Snapshot | None = None,
+        guides: Mapping[str, Tensor] | None = None,
     ):
         self.rows, self.members = plan_rows, members
         self.times = torch.tensor([r.times for r in members], dtype=torch.float64)
@@ -148,6 +149,11 @@ class _Lane:
         if start is None:
             noise = torch.stack([start_noise(r.seed, field.shape) for r in members]).to(device, dtype)
             x = noise * rows(field.schedule.sigma(self.times[:, 0]), noise)
+            led = [(i, r.guide) for i, r in enumerate(members) if r.guide is not None]
+            if led:
+                index = [i for i, _ in led]
+                samples = torch.stack([(guides or {})[name] for _, name in led]).to(x)
+                x[index] += rows(field.schedule.alpha(self.times[index, 0]), samples) * samples
             start = Snapshot(0, x, None, members[0].guidance.start(x))
         self.x, self.state, self.step, self.stage = start.x, start.state, start.step, 0
         # Copies: a rule may begin with x itself, and what it remembers is written in place.
@@ -348,6 +354,7 @@ def sample(
     dtype: torch.dtype = torch.float32,
     start: Snapshot | None = None,
     weak: Field | None = None,
+    guides: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Event]:
     """Run a plan.
 
@@ -358,6 +365,7 @@ def sample(
         device, dtype: where x lives and its precision.
         start: where to go on instead of beginning at noise; only for plans of a single lane.
         weak: who answers in the place of the unconditional branch, for rules that want a weaker field.
+        guides: samples of the field's shape, by the names that rows start from.
 
     Yields:
         Evaluated after each field call, Stepped when rows finish a step, Finished at the end.
@@ -369,7 +377,7 @@ def sample(
     device = torch.device(device)
     _check_weak(plan.asks_weak(field.schedule), field, weak)
     lanes = [
-        _Lane(index, [plan.rows[i] for i in index], field, device, dtype, start)
+        _Lane(index, [plan.rows[i] for i in index], field, device, dtype, start, guides)
         for index in plan.lanes(field.schedule)
     ]
     if start is not None:

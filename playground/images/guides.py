@@ -1,0 +1,141 @@
+"""Pictures that come from outside: made into what a model of a certain size can start from, without surprises.
+
+Nothing is resized or cropped silently: `prepare` says in words what it did.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from playground.errors import RecipeError
+
+PIXELS = 40_000_000
+"""More pixels than this are refused before they are unpacked: a small file can hold a huge picture."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
+    """A picture file as RGB, turned as its camera says, on white where it is transparent.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        The picture, and a sentence for each thing that was done to it.
+
+    Raises:
+        RecipeError: when it is not a picture or too large, in one sentence.
+    """
+    notes = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are refused below with a sentence
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if picture.width * picture.height > PIXELS:
+                raise RecipeError(
+                    f"The picture has {picture.width} x {picture.height} pixels; {PIXELS // 1_000_000} million are "
+                    "the most that is opened here."
+                )
+            if getattr(picture, "n_frames", 1) > 1:
+                notes.append("Only the first frame of the animation is used.")
+            picture.load()
+            turned = ImageOps.exif_transpose(picture)
+    except RecipeError:
+        raise
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        raise RecipeError(
+            "This file is not a picture that can be opened here: PNG, JPEG, WebP, GIF, BMP or TIFF."
+        ) from None
+    if turned is not None and turned.size != picture.size:
+        notes.append("The picture was turned upright, as its camera noted.")
+    return flat(turned if turned is not None else picture, notes), notes
+
+
+def flat(picture: Image.Image, notes: list[str] | None = None) -> Image.Image:
+    """Any picture as RGB: 16-bit ones scaled down, transparent ones on white."""
+    notes = [] if notes is None else notes
+    if picture.mode in ("I", "I;16", "I;16L", "I;16B", "F"):
+        values = np.asarray(picture, dtype=np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        picture = Image.fromarray((np.nan_to_num(values).clip(0, top) / top * 255).round().astype(np.uint8))
+        notes.append("Its 16 bits per pixel were reduced to 8.")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        if layer.getextrema()[3][0] < 255:
+            notes.append("Transparent parts are shown on white.")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def prepare(picture: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, str]:
+    """A picture cut to a model's shape around its middle, and scaled.
+
+    Args:
+        picture: RGB.
+        size: (width, height).
+
+    Returns:
+        The picture at that size, and what was done in words ("" if nothing).
+    """
+    width, height = picture.size
+    if (width, height) == size:
+        return picture, ""
+    wide, high = size
+    scale = max(wide / width, high / height)
+    kept = (min(width, round(wide / scale)), min(height, round(high / scale)))
+    made = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    done = f"{width} × {height} scaled to {wide} × {high}"
+    if kept != (width, height):
+        done = f"{width} × {height} cut to its middle {kept[0]} × {kept[1]} and scaled to {wide} × {high}"
+    if scale > 4:
+        done += ", which is so much larger that it is blurred"
+    return made, f"The picture was {done.removeprefix('The picture was ')}."
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """[1, 3, H, W] in [-1, 1] of an RGB picture."""
+    pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float()
+    return (pixels / 127.5 - 1)[None]
+
+
+def mask_tensor(mask: Image.Image, size: tuple[int, int]) -> Tensor:
+    """[1, 1, H, W], 1 where the picture is to be made anew and 0 where the guide is kept.
+
+    Args:
+        mask: white (or painted) where to edit; its size must be the guide's.
+        size: (width, height) of the guide.
+
+    Raises:
+        RecipeError: for another size, or a mask without anything to edit.
+    """
+    if mask.size != size:
+        raise RecipeError(
+            f"The mask has {mask.width} × {mask.height} pixels and the guide {size[0]} × {size[1]}: they must agree."
+        )
+    painted = torch.from_numpy(np.array(mask.convert("L"))) > 127
+    if not bool(painted.any()):
+        raise RecipeError("The mask is empty: nothing is marked to be made anew.")
+    return painted.float()[None, None]
+
+
+def coarse(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A pixel mask [1, 1, H, W] on the latent grid (height, width): a cell is edited if any of its pixels is."""
+    high, wide = size
+    kernel = (math.ceil(mask.shape[2] / high), math.ceil(mask.shape[3] / wide))
+    return torch.nn.functional.max_pool2d(mask, kernel, kernel)
+
+
+def content_name(picture: Image.Image) -> str:
+    """A name that says what is on the picture and nothing else: the hash of its size and pixels."""
+    digest = blake2b(f"{picture.mode}{picture.size}".encode() + picture.tobytes(), digest_size=12)
+    return digest.hexdigest()
