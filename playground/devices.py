@@ -13,10 +13,15 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 @dataclass(frozen=True)
 class Device:
-    """A torch device and the precision of the networks on it. Sampling itself is always float32."""
+    """A torch device and the precision of the networks on it. Sampling itself is always float32.
+
+    Attributes:
+        offload: whether a model's networks are there one at a time, and wait in the main memory.
+    """
 
     where: torch.device
     dtype: torch.dtype
+    offload: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}/{str(self.dtype).removeprefix('torch.')}"
@@ -28,15 +33,16 @@ class Device:
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
 
 
-def choose_device(device: str = "auto", dtype: str = "auto") -> Device:
+def choose_device(device: str = "auto", dtype: str = "auto", offload: bool = False) -> Device:
     """The best device there is: CUDA, then Apple's MPS, then the CPU.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto" (float16 on a GPU, float32 elsewhere), "float32", "float16", "bfloat16".
+        offload: whether large models should take less of the device's memory, and more time.
 
     Raises:
-        ModelError: if the device is not there or the precision is not known.
+        ModelError: if the device is not there, has no memory of its own to save, or the precision is not known.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -49,4 +55,6 @@ def choose_device(device: str = "auto", dtype: str = "auto") -> Device:
         dtype = "float32" if chosen.type == "cpu" else "float16"
     if dtype not in _DTYPES:
         raise ModelError(f"The precision {dtype!r} is not known: choose from {', '.join(_DTYPES)}.")
-    return Device(chosen, _DTYPES[dtype])
+    if offload and chosen.type == "cpu":
+        raise ModelError("Offloading saves the memory of a GPU, and the device here is the CPU.")
+    return Device(chosen, _DTYPES[dtype], offload)

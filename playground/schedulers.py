@@ -112,7 +112,7 @@ class Adapted(Solver):
     # --- the same for all ------------------------------------------------------------------------------
 
     def _made(self) -> Any:
-        return _made(type(self), self.table, self.grid)
+        return _made(type(self), self.table, self.grid)  # type: ignore[arg-type]
 
     def _place(self, t: float) -> int:
         if t not in self.grid[:-1]:

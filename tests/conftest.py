@@ -1,4 +1,4 @@
-"""Tiny random-weight models in the layout of Stable Diffusion, written once per session."""
+"""Tiny random-weight models of every family, written once per session."""
 
 from __future__ import annotations
 
@@ -45,24 +45,143 @@ def _word_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=12, **names)
 
 
+def _t5_tokenizer():
+    """T5's own kind: pieces with probabilities, an end token, no beginning."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import T5TokenizerFast
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    pieces += [(f"\u2581{w}", -3.0) for w in WORDS] + [(c, -6.0) for c in string.ascii_lowercase]
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=2))
+    unigram.normalizer = normalizers.Lowercase()
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.decoder = decoders.Metaspace()
+    unigram.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return T5TokenizerFast(tokenizer_object=unigram, model_max_length=300, extra_ids=0)
+
+
+def _clip(tokenizer, width, layers=2, projection=None):
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        projection_dim=projection or width,
+        hidden_act="gelu" if projection else "quick_gelu",
+    )
+    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
+
+
+def _kl(channels, **more):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        **more,
+    )
+
+
+def write_sdxl(folder: Path, zeros: bool = True) -> Path:
+    """Two encoders of widths 16 and 24, and a UNet that is told sizes."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    torch.manual_seed(3)
+    tokenizer = _subword_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=40,
+        attention_head_dim=(2, 4),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 12,
+    )
+    _make_prompts_matter(unet)
+    with torch.no_grad():
+        for value in unet.add_embedding.parameters():
+            value *= 6  # so that the sizes matter
+    StableDiffusionXLPipeline(
+        vae=_kl(4, scaling_factor=0.13025, force_upcast=True),
+        text_encoder=_clip(tokenizer, 16),
+        text_encoder_2=_clip(tokenizer, 24, layers=3, projection=12),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(**SD_TABLE, steps_offset=1, timestep_spacing="leading"),
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_sd3(folder: Path, t5: bool = True) -> Path:
+    """Two CLIP encoders of widths 16 and 24, T5 if wanted, a transformer, and 16 latent channels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(4)
+    tokenizer, pieces = _subword_tokenizer(), _t5_tokenizer()
+    third = T5EncoderModel(T5Config(vocab_size=len(pieces), d_model=48, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=48,
+        caption_projection_dim=16,
+        pooled_projection_dim=16 + 12,
+        out_channels=16,
+        pos_embed_max_size=8,
+    )
+    with torch.no_grad():
+        for name, value in transformer.named_parameters():
+            if "context_embedder" in name or "text_embedder" in name or "proj_out" in name:
+                value *= 6
+    StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_kl(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=_clip(tokenizer, 16, projection=16),
+        tokenizer=tokenizer,
+        text_encoder_2=_clip(tokenizer, 24, projection=12),
+        tokenizer_2=tokenizer,
+        text_encoder_3=third if t5 else None,
+        tokenizer_3=pieces if t5 else None,
+    ).save_pretrained(folder)
+    return folder
+
+
+def _make_prompts_matter(unet) -> None:
+    with torch.no_grad():
+        for name, value in unet.named_parameters():
+            if "attn2.to_out.0.weight" in name or "attn2.to_v" in name:
+                value *= 6
+
+
 def _write(folder: Path, tokenizer, scheduler, autoencoder: str, seed: int) -> Path:
-    from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(seed)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=tokenizer.model_max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    text = _clip(tokenizer, 16)
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 16),
@@ -73,19 +192,9 @@ def _write(folder: Path, tokenizer, scheduler, autoencoder: str, seed: int) -> P
         cross_attention_dim=16,
         attention_head_dim=4,
     )
-    with torch.no_grad():
-        for name, value in unet.named_parameters():
-            if "attn2.to_out.0.weight" in name or "attn2.to_v" in name:
-                value *= 6  # so that the prompt matters
+    _make_prompts_matter(unet)
     if autoencoder == "kl":
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            norm_num_groups=4,
-            latent_channels=4,
-            scaling_factor=0.18215,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-        )
+        vae = _kl(4, scaling_factor=0.18215)
     else:
         vae = AutoencoderTiny(
             encoder_block_out_channels=(8, 8),
@@ -126,6 +235,44 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         "sd2": _write(root / "sd2", _word_tokenizer(), sd2, "tiny", 1),
         "flow": _write(root / "flow", _word_tokenizer(), flow, "tiny", 2),
     }
+
+
+@pytest.fixture(scope="session")
+def large_folders(tmp_path_factory) -> dict[str, Path]:
+    """Folders of the families with several encoders: "sdxl", "sd3" and "sd3 without t5"."""
+    import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    root = tmp_path_factory.mktemp("large-models")
+    return {
+        "sdxl": write_sdxl(root / "sdxl"),
+        "sd3": write_sd3(root / "sd3"),
+        "sd3 without t5": write_sd3(root / "sd3-small", t5=False),
+    }
+
+
+@pytest.fixture(scope="session")
+def large_models(large_folders):
+    """The same, loaded on the CPU."""
+    from playground.devices import choose_device
+    from playground.images.models import load_model
+
+    return {name: load_model(str(folder), choose_device("cpu")) for name, folder in large_folders.items()}
+
+
+@pytest.fixture(scope="session")
+def large_pipelines(large_folders):
+    """The same as diffusers' own pipelines."""
+    from diffusers import DiffusionPipeline
+
+    loaded = {}
+    for name, folder in large_folders.items():
+        # A folder that is silent about T5 has to be loaded with that said.
+        more = {"text_encoder_3": None, "tokenizer_3": None} if name.endswith("without t5") else {}
+        loaded[name] = DiffusionPipeline.from_pretrained(folder, **more)
+        loaded[name].set_progress_bar_config(disable=True)
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Text-to-image models as three visible parts: text encoder, denoiser, autoencoder.
 
-Stable Diffusion 1.x and 2.x folders in diffusers' layout, and the bundled model, which has the same layout.
+The families are in `families.py`: Stable Diffusion 1.x and 2.x, XL and 3. A model is a folder in diffusers'
+layout (the bundled one is), a single file of weights beside such a folder's configuration, or a name on the hub.
 Networks and weights are diffusers' and transformers'; the sampling around them is ours.
 """
 
@@ -11,11 +12,12 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -58,17 +60,47 @@ class Token:
 
 
 class TextEncoder:
-    """Prompt to token states [L, D], by a CLIP text model; the last prompts are remembered.
+    """Prompt to token states [L, D], by a CLIP or T5 text model; the last prompts are remembered.
+
+    Args:
+        layer: which hidden states are the token states; None: the last layer's, after its norm.
+        length: L, where the tokenizer does not say it.
+        reader: who reads, in the sentences of `notes`.
 
     Attributes:
         length: L, the number of tokens the model reads, special ones included.
+        width: D.
+        encoders: all encoders of the model; here only this one.
     """
 
-    def __init__(self, tokenizer: Any, network: Any, device: Device, remember: int = 256):
+    def __init__(
+        self,
+        tokenizer: Any,
+        network: Any,
+        device: Device,
+        remember: int = 256,
+        layer: int | None = None,
+        length: int | None = None,
+        reader: str = "the model",
+    ):
         self.tokenizer, self.network, self.device = tokenizer, network, device
-        self.length = min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))
-        self._cache: OrderedDict[str, Tensor] = OrderedDict()
-        self._remember = remember
+        self.length = length or min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))
+        self.reader = reader
+        self._layer, self._remember = layer, remember
+        self._cache: OrderedDict[str, tuple[Tensor, Tensor | None]] = OrderedDict()
+
+    @property
+    def width(self) -> int:
+        return int(self.network.config.hidden_size)
+
+    @property
+    def encoders(self) -> tuple[TextEncoder, ...]:
+        return (self,)
+
+    @property
+    def summary(self) -> str:
+        """What becomes of a prompt, in a sentence."""
+        return f"{self.length} tokens become {self.length} × {self.width} numbers."
 
     def tokens(self, prompt: str) -> list[Token]:
         """All tokens of the prompt's context, padding included; what does not fit is cut off."""
@@ -107,20 +139,31 @@ class TextEncoder:
             shown = ", ".join(f"“{w[:24]}”" for w in unknown[:6]) + (" and more" if len(unknown) > 6 else "")
             one = len(unknown) == 1
             notes.append(
-                f"The model does not know the word{'' if one else 's'} {shown} and reads "
-                f"{'it' if one else 'them'} as “unknown”."
+                f"{self.reader[:1].upper()}{self.reader[1:]} does not know the word{'' if one else 's'} {shown} "
+                f"and reads {'it' if one else 'them'} as “unknown”."
             )
         full = len(self.tokenizer(prompt)["input_ids"])
         special = self.tokenizer.num_special_tokens_to_add()
         if full > self.length:
             notes.append(
-                f"The prompt has {full - special} tokens, of which the model reads {self.length - special}."
+                f"The prompt has {full - special} tokens, of which {self.reader} reads {self.length - special}."
             )
         return notes
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Token states [B, L, D] of B prompts; only prompts not seen lately are computed."""
+        return torch.stack([states for states, _ in self._read(prompts)])
+
+    def pooled(self, prompts: Sequence[str]) -> Tensor:
+        """One vector for each whole prompt [B, P], of encoders that have it."""
+        return torch.stack([vector for _, vector in self._read(prompts) if vector is not None])
+
+    def condition(self, prompts: Sequence[str]) -> Condition:
+        """What the denoiser is told of B prompts."""
+        return {"encoder_hidden_states": self.encode(prompts)}
+
+    @torch.no_grad()
+    def _read(self, prompts: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
         for prompt in dict.fromkeys(prompts):
             if prompt in self._cache:
                 self._cache.move_to_end(prompt)
@@ -133,24 +176,44 @@ class TextEncoder:
                 return_tensors="pt",
             ).input_ids
             # One prompt a call: a prompt's states then do not depend on its neighbours, not even by rounding.
-            states = self.network(ids.to(self.device.where))[0]
-            self._cache[prompt] = states[0].to(self.device.dtype)
-        result = torch.stack([self._cache[p] for p in prompts])
+            more = {} if self._layer is None else {"output_hidden_states": True}
+            out = self.network(ids.to(self.device.where), **more)
+            states = out[0] if self._layer is None else out.hidden_states[self._layer]
+            vector = getattr(out, "text_embeds", None)
+            dtype = self.device.dtype
+            self._cache[prompt] = states[0].to(dtype), None if vector is None else vector[0].to(dtype)
+        result = [self._cache[p] for p in prompts]
         while len(self._cache) > self._remember:
             self._cache.popitem(last=False)
         return result
 
 
+class Text(Protocol):
+    """What the denoiser and the page want of a model's text encoders, however many they are."""
+
+    @property
+    def encoders(self) -> tuple[TextEncoder, ...]: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    def tokens(self, prompt: str) -> list[Token]: ...
+
+    def notes(self, prompt: str) -> list[str]: ...
+
+    def condition(self, prompts: Sequence[str]) -> Condition: ...
+
+
 class Denoiser(Field):
-    """A UNet as a Field: latents [B, C, H, W], a time and token states give its raw output.
+    """A UNet or transformer as a Field: latents [B, C, H, W], a time and token states give its raw output.
 
     Args:
-        network: diffusers' UNet2DConditionModel.
+        network: diffusers' UNet2DConditionModel or SD3Transformer2DModel.
         config: the checkpoint's scheduler configuration, which tells path and output kind.
         text: encodes the prompts of `encode`.
     """
 
-    def __init__(self, network: Any, config: dict[str, Any], text: TextEncoder, device: Device, name: str):
+    def __init__(self, network: Any, config: dict[str, Any], text: Text, device: Device, name: str):
         super().__init__()
         self.network, self.text, self.device, self.name = network, text, device, name
         self.schedule = schedule_of_checkpoint(config)
@@ -163,15 +226,15 @@ class Denoiser(Field):
         size = network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         self.shape = (network.config.in_channels, height, width)
-        self._fingerprint = _fingerprint(network) + _fingerprint(text.network)
+        self._fingerprint = "".join(map(_fingerprint, (network, *(e.network for e in text.encoders))))
 
     @property
     def identity(self) -> str:
         return f"{self._fingerprint}/{self.schedule.identity}/{self.kind}/{self.device}"
 
     def encode(self, conditions: Sequence[object]) -> Condition:
-        """Prompts as token states; None is the empty prompt."""
-        return {"encoder_hidden_states": self.text.encode([str(c or "") for c in conditions])}
+        """Prompts as the text encoders read them; None is the empty prompt."""
+        return self.text.condition([str(c or "") for c in conditions])
 
     def timestep(self, t: Tensor) -> Tensor:
         """What the network is told for the times t [B]: the table index, or T t for flow models."""
@@ -179,9 +242,15 @@ class Denoiser(Field):
             return self.schedule.index(t).float()
         return (self._levels * t).float()
 
+    def _told(self, condition: Condition) -> Mapping[str, Any]:
+        """The condition as the network's arguments."""
+        return condition
+
     def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         timestep = self.timestep(t).to(x.device)
-        out = self.network(x.to(self.device.dtype), timestep, **condition, return_dict=False)[0]
+        out = self.network(x.to(self.device.dtype), timestep=timestep, **self._told(condition), return_dict=False)[
+            0
+        ]
         # Steps are computed in x's precision (float32): half-precision weights must not round the solver.
         return out.to(x.dtype)
 
@@ -190,10 +259,15 @@ class Autoencoder:
     """Latents to pictures and back: diffusers' AutoencoderKL or AutoencoderTiny.
 
     Pictures are [B, 3, H, W] in [-1, 1]; latents are in the scale the denoiser works in.
+
+    Args:
+        overflows: whether its numbers are too large for float16; it then works in float32.
     """
 
-    def __init__(self, network: Any, device: Device):
+    def __init__(self, network: Any, device: Device, overflows: bool = False):
         self.network, self.device = network, device
+        self._dtype = torch.float32 if overflows and device.dtype == torch.float16 else device.dtype
+        network.to(self._dtype)
         self.batches = Batches()
         self._scale = float(network.config.get("scaling_factor") or 1.0)
         self._shift = float(network.config.get("shift_factor") or 0.0)
@@ -206,7 +280,7 @@ class Autoencoder:
             return self.network.decode(z, return_dict=False)[0].float()
 
         scaled = latents / self._scale + self._shift
-        return self.batches(call, scaled.to(self.device.where, self.device.dtype)).clamp(-1, 1)
+        return self.batches(call, scaled.to(self.device.where, self._dtype)).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -216,7 +290,7 @@ class Autoencoder:
             out = self.network.encode(x)
             return (out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latents).float()
 
-        latents = self.batches(call, pictures.to(self.device.where, self.device.dtype))
+        latents = self.batches(call, pictures.to(self.device.where, self._dtype))
         return (latents - self._shift) * self._scale
 
 
@@ -232,12 +306,19 @@ class TextToImageModel:
     """
 
     name: str
-    text: TextEncoder
+    text: Text
     denoiser: Denoiser
     autoencoder: Autoencoder
     device: Device
     vocabulary: dict[str, list[str]] | None = None
     examples: tuple[str, ...] = ()
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) of its pictures."""
+        _, height, width = self.denoiser.shape
+        factor = 2 ** (len(self.autoencoder.network.config.block_out_channels) - 1)
+        return factor * width, factor * height
 
 
 def to_uint8(pictures: Tensor) -> np.ndarray:
@@ -269,6 +350,11 @@ def is_hub_id(path_or_id: str) -> bool:
     )
 
 
+def needs_hub(path_or_id: str) -> bool:
+    """Whether a model, or the configuration of a single file, is named on the hub."""
+    return any(map(is_hub_id, path_or_id.split(FROM)))
+
+
 def model_list(paths_or_ids: Sequence[str]) -> dict[str, str]:
     """Names for the models that an operator offers, the bundled one last unless it is the only one.
 
@@ -277,7 +363,7 @@ def model_list(paths_or_ids: Sequence[str]) -> dict[str, str]:
     """
     named: dict[str, str] = {}
     for given in [*paths_or_ids, BUNDLED]:
-        name = base = Path(locate(given)).name if not is_hub_id(given) else given
+        name = base = _name(locate(given))
         number = 2
         while name in named and named[name] != given:
             name, number = f"{base} ({number})", number + 1
@@ -285,11 +371,28 @@ def model_list(paths_or_ids: Sequence[str]) -> dict[str, str]:
     return named
 
 
+FROM = "@"
+"""Between a single file and the folder or hub id that its configuration comes from."""
+
+
+def _name(where: str) -> str:
+    """A model's name in recipes, from what `locate` returned."""
+    if is_hub_id(where):
+        return where
+    path = Path(where.partition(FROM)[0] if _single_file(where) else where)
+    return path.name.removesuffix(".safetensors")
+
+
+def _single_file(where: str) -> bool:
+    return Path(where.partition(FROM)[0]).is_file()
+
+
 def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
-    """The folder of a model (or the hub id, as it is), after checks that need no loading.
+    """The folder or file of a model (or the hub id, as it is), after checks that need no loading.
 
     Args:
-        path_or_id: a bundled model's name, a folder in diffusers' layout, or "owner/name" on the hub.
+        path_or_id: a bundled model's name, a folder in diffusers' layout, "owner/name" on the hub, or a
+            .safetensors file, which may be followed by "@" and the folder or hub id of its configuration.
 
     Raises:
         ModelError: if there is nothing loadable, in one sentence.
@@ -298,24 +401,53 @@ def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
         if re.fullmatch(r"[\w-]+", path_or_id) and (bundled / path_or_id).is_dir():
             return str(bundled / path_or_id)
         path = Path(path_or_id).expanduser()
+        if not path.exists() and FROM in path_or_id:
+            file, config = path_or_id.rsplit(FROM, 1)
+            path = Path(file).expanduser()
+            if path.is_file():
+                return f"{_checkpoint(path)}{FROM}{config if is_hub_id(config) else _folder(Path(config))}"
         path.stat()
     except FileNotFoundError:
         pass
+    except ModelError:
+        raise
     except (OSError, RuntimeError, ValueError):
         raise ModelError(f"There is no model at {path_or_id[:80]!r}.") from None
     if path.is_file():
-        if path.suffix in {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}:
-            raise ModelError(
-                f"{path.name} is a pickle, which can run code when opened: only safetensors are loaded."
-            )
-        raise ModelError(f"{path.name} is a file: a model is a folder with a model_index.json (diffusers' layout).")
+        return str(_checkpoint(path))
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelError(f"The folder {path.name!r} is not a model: it has no model_index.json.")
-        return str(path)
+        return str(_folder(path))
     if is_hub_id(path_or_id):
         return path_or_id
     raise ModelError(f"There is no model at {path_or_id[:80]!r}.")
+
+
+def _checkpoint(path: Path) -> Path:
+    """A single file of weights.
+
+    Raises:
+        ModelError: for a pickle, and for what is no file of tensors.
+    """
+    if path.suffix in {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}:
+        raise ModelError(f"{path.name} is a pickle, which can run code when opened: only safetensors are loaded.")
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"{path.name} is a file: a model is a .safetensors file or a folder with a model_index.json "
+            "(diffusers' layout)."
+        )
+    return path
+
+
+def _folder(path: Path) -> Path:
+    """A folder in diffusers' layout.
+
+    Raises:
+        ModelError: when it is none.
+    """
+    folder = path.expanduser()
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(f"The folder {folder.name!r} is not a model: it has no model_index.json.")
+    return folder
 
 
 def load_model(
@@ -327,47 +459,95 @@ def load_model(
     """Load a text-to-image model.
 
     Args:
-        path_or_id: "emoji" for the bundled one, a folder in diffusers' layout, or a hub id.
+        path_or_id: "emoji" for the bundled one, a folder in diffusers' layout, a hub id, or a .safetensors
+            file, as "FILE@FOLDER" or "FILE@ID" with where its configuration is. A folder of configurations
+            and tokenizers without weights is enough for that; without one, the configuration of the family
+            that diffusers guesses is looked for among the hub's models on this machine.
         device: where and in what precision; chosen if not given.
-        name: its name in recipes; by default the folder's.
+        name: its name in recipes; by default the folder's or file's.
         compiled: whether to torch.compile the denoiser (the first call of each shape is then slow).
 
     Raises:
         ModelError: in one sentence, if it is missing, not a model, of a family not supported or a pickle.
     """
     _quiet()
-    from diffusers import StableDiffusionPipeline
+    from playground.images.families import family_of
 
     device = device or choose_device()
     where = locate(path_or_id)
-    name = name or Path(where).name
-    local = Path(where).is_dir()
-    if local:
-        _check_folder(Path(where), name)
+    name = name or _name(where)
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
-        parts = StableDiffusionPipeline.from_pretrained(
-            where,
-            dtype=device.dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            local_files_only=local or os.environ.get("HF_HUB_OFFLINE") == "1",
-        )
+        if _single_file(where):
+            file, _, config = where.partition(FROM)
+            config = config or _guessed_config(file)
+            index = _index(config, offline)
+            family = family_of(index, name)
+            with _complete(name):
+                parts = family.pipeline().from_single_file(
+                    file, config=config, dtype=device.dtype, local_files_only=offline, **family.options(index, file)
+                )
+            folder = None
+        else:
+            folder = Path(where) if Path(where).is_dir() else None
+            index = _index(where, offline)
+            family = family_of(index, name)
+            if folder:
+                _check_weights(folder, family.networks, name)
+            parts = family.pipeline().from_pretrained(
+                where,
+                dtype=device.dtype,
+                use_safetensors=True,
+                variant=_variant(folder, family.networks) if folder else None,
+                local_files_only=folder is not None or offline,
+                **family.options(index, None),
+            )
+    except ModelError:
+        raise
     except Exception as error:
         logging.getLogger(__name__).info("loading failed", exc_info=error)
-        raise ModelError(_why_not(path_or_id, local, error)) from None
-    for network in (parts.text_encoder, parts.unet, parts.vae):
-        network.to(device.where).eval().requires_grad_(False)
-    if compiled:
-        parts.unet.compile()
-    text = TextEncoder(parts.tokenizer, parts.text_encoder, device)
+        raise ModelError(_why_not(where, error)) from None
     try:
-        denoiser = Denoiser(parts.unet, dict(parts.scheduler.config), text, device, name)
-        vocabulary, examples = _vocabulary(Path(where), parts.tokenizer) if local else (None, ())
+        text = family.text(parts, device)
+        denoiser = family.denoiser(parts, text, device, name)
+        autoencoder = family.autoencoder(parts, device)
+        vocabulary, examples = _vocabulary(folder, parts.tokenizer) if folder else (None, ())
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(_why_not(path_or_id, local, error)) from None
-    return TextToImageModel(name, text, denoiser, Autoencoder(parts.vae, device), device, vocabulary, examples)
+        raise ModelError(_why_not(where, error)) from None
+    networks = [denoiser.network, *(e.network for e in text.encoders)]
+    for network in (*networks, parts.vae):
+        network.eval().requires_grad_(False)
+        if not device.offload or network is parts.vae:
+            network.to(device.where)
+    if device.offload:
+        TakeTurns(networks, device.where)
+    if compiled:
+        denoiser.network.compile()
+    return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
+
+
+class TakeTurns:
+    """Networks that are on the device one at a time, each brought there when it is called.
+
+    The weights of a model whose parts do not fit together wait in the main memory. A run calls the text
+    encoders first and then only the denoiser, so it moves each once.
+    """
+
+    def __init__(self, networks: Sequence[torch.nn.Module], device: torch.device):
+        self.device = device
+        self.present: torch.nn.Module | None = None
+        for network in networks:
+            network.to("cpu")
+            network.register_forward_pre_hook(self._called)
+
+    def _called(self, network: torch.nn.Module, _: Any) -> None:
+        if network is not self.present:
+            if self.present is not None:
+                self.present.to("cpu")
+            network.to(self.device)
+            self.present = network
 
 
 def _quiet() -> None:
@@ -382,28 +562,89 @@ def _quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _check_folder(folder: Path, name: str) -> None:
-    """Refuse, with the reason, what from_pretrained would refuse with a page of text."""
+def _index(where: str, offline: bool) -> dict[str, Any]:
+    """The model_index.json of a folder or of a model on the hub.
+
+    Raises:
+        ModelError: when it cannot be read.
+    """
+    if not Path(where).is_dir():
+        from diffusers import DiffusionPipeline
+
+        return dict(DiffusionPipeline.load_config(where, local_files_only=offline))
     try:
-        index = json.loads((folder / "model_index.json").read_text("utf-8"))
-        family = str(index["_class_name"])
+        index = json.loads((Path(where) / "model_index.json").read_text("utf-8"))
+        return {**index, "_class_name": str(index["_class_name"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise ModelError(f"The model {name!r} cannot be read: its model_index.json is damaged.") from None
-    if family != "StableDiffusionPipeline":
-        raise ModelError(f"The model {name!r} is a {family[:60]}, which cannot be used here yet.")
-    for part in ("unet", "vae", "text_encoder"):
-        if not any((folder / part).glob("*.safetensors")):
-            pickled = any((folder / part).glob("*.bin"))
-            raise ModelError(
-                f"The model {name!r} has {'only pickled weights' if pickled else 'no weights'} for its {part}: "
-                "only safetensors are loaded."
+        raise ModelError(
+            f"The model {Path(where).name!r} cannot be read: its model_index.json is damaged."
+        ) from None
+
+
+def _check_weights(folder: Path, networks: Sequence[str], name: str) -> None:
+    """Refuse, with the reason, what from_pretrained would refuse with a page of text."""
+    for part in networks:
+        if (folder / part).is_dir() and any((folder / part).glob("*.safetensors")):
+            continue
+        # A part that the index leaves out (T5 of Stable Diffusion 3) has no folder.
+        if part.startswith("text_encoder_") and not (folder / part).is_dir():
+            continue
+        pickled = any((folder / part).glob("*.bin"))
+        raise ModelError(
+            f"The model {name!r} has {'only pickled weights' if pickled else 'no weights'} for its {part}: "
+            "only safetensors are loaded."
+        )
+
+
+def _variant(folder: Path, networks: Sequence[str]) -> str | None:
+    """The kind of weights a folder has, if it has only one of a special kind (as "fp16")."""
+    files = [f.name for part in networks for f in (folder / part).glob("*.safetensors")]
+    return "fp16" if files and all(".fp16" in f for f in files) else None
+
+
+def _guessed_config(file: str) -> str:
+    """The hub id of a family's configuration, guessed by diffusers from the names of a file's tensors."""
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
+
+    return fetch_diffusers_config(load_single_file_checkpoint(file))["pretrained_model_name_or_path"]
+
+
+@contextmanager
+def _complete(name: str) -> Iterator[None]:
+    """Let no network be left with random weights: diffusers fills it with what a single file happens to have.
+
+    Raises:
+        ModelError: when the file lacked some.
+    """
+    plain = torch.nn.Module.load_state_dict
+    missing: list[str] = []
+
+    def noted(network: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = plain(network, *args, **kwargs)
+        missing.extend(result.missing_keys)
+        return result
+
+    torch.nn.Module.load_state_dict = noted  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module.load_state_dict = plain  # type: ignore[method-assign]
+    if missing:
+        raise ModelError(f"The file of the model {name!r} lacks weights that its configuration asks for.")
+
+
+def _why_not(where: str, error: Exception) -> str:
+    if _single_file(where):
+        file, _, config = where.partition(FROM)
+        if not config and isinstance(error, OSError):
+            return (
+                f"{Path(file).name} holds weights alone: pass where its configuration is, as FILE@FOLDER with a "
+                "folder in diffusers' layout, or as FILE@OWNER/NAME with a model of its kind on the hub."
             )
-
-
-def _why_not(path_or_id: str, local: bool, error: Exception) -> str:
-    if not local:
-        return f"The model {path_or_id!r} is neither a folder here nor could it be fetched from the hub."
-    return f"The model {Path(path_or_id).name!r} could not be loaded ({type(error).__name__})."
+        return f"The model {_name(where)!r} could not be loaded ({type(error).__name__})."
+    if not Path(where).is_dir():
+        return f"The model {where!r} is neither a folder here nor could it be fetched from the hub."
+    return f"The model {Path(where).name!r} could not be loaded ({type(error).__name__})."
 
 
 def _vocabulary(folder: Path, tokenizer: Any) -> tuple[dict[str, list[str]] | None, tuple[str, ...]]:

@@ -305,9 +305,15 @@ def pickled(folder, tmp):
 
 
 def other_file(folder, tmp):
-    file = tmp / "model.safetensors"
+    file = tmp / "model.png"
     file.write_bytes(b"")
     return str(file), "is a file"
+
+
+def no_tensors(folder, tmp):
+    file = tmp / "model.safetensors"
+    file.write_bytes(b"no tensors")
+    return f"{file}@{folder}", "'model' could not be loaded"
 
 
 def no_model(folder, tmp):
@@ -394,6 +400,7 @@ def not_on_the_hub(folder, tmp):
         missing,
         pickled,
         other_file,
+        no_tensors,
         no_model,
         bin_only,
         no_weights,
