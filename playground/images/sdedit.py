@@ -20,13 +20,14 @@ from pydantic import Field
 from torch import Tensor
 
 from playground.fields import Count, rows
+from playground.images.examples import EXAMPLES
 from playground.images.guides import coarse, mask_tensor, prepare, to_tensor
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_rows
 from playground.noise import repeated_seed, start_noise
 from playground.plan import Plan, Row
-from playground.recipes import RECIPES, TextToImage
+from playground.recipes import PROMPT_LIMIT, RECIPES, TextToImage
 from playground.reuse import Prefixes
 from playground.sampling import Control, Evaluated
 from playground.schedules import Schedule
@@ -40,7 +41,18 @@ class SDEdit(TextToImage):
 
     tab: ClassVar[str] = "sdedit"
 
-    guide: str = Field("", title="guide", max_length=64, description="the picture to start from, by its content")
+    prompt: str = Field(
+        EXAMPLES["beach"].prompt,
+        title="prompt",
+        max_length=PROMPT_LIMIT,
+        description="the condition c: what the strokes are to become; AND in capitals joins parts",
+    )
+    guide: str = Field(
+        "beach",
+        title="guide",
+        max_length=64,
+        description="the picture to start from: an example, or by its content",
+    )
     mask: str = Field("", title="mask", max_length=64, description="what is made anew; without one everything is")
     t0: float = Field(
         0.6,
