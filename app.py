@@ -16,8 +16,9 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         action="append",
         metavar="PATH_OR_ID",
-        help="a Stable Diffusion folder (diffusers' layout, safetensors) or a hub id like owner/name; may be "
-        "given several times; visitors choose among these and the bundled one",
+        help="a Stable Diffusion 1.x, 2.x, XL or 3 folder (diffusers' layout, safetensors), a hub id like "
+        "owner/name, or a single file as FILE.safetensors@FOLDER, where FOLDER (or a hub id) has its configuration "
+        "and tokenizers; may be given several times; visitors choose among these and the bundled one",
     )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     p.add_argument(
@@ -25,6 +26,11 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         choices=["auto", "float32", "float16", "bfloat16"],
         help="precision of the networks; sampling is always float32 (default: float16 on a GPU, else float32)",
+    )
+    p.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep a model's text encoders and denoiser on the GPU one at a time: less of its memory, more time",
     )
     p.add_argument("--compile", action="store_true", help="torch.compile the denoiser: slow to start, faster after")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -42,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         return fail("--max-queue must lie between 1 and 10000.")
     if not 0 <= args.port <= 65535:
         return fail("--port must lie between 0 and 65535.")
+    if args.offload and args.compile:
+        return fail("--offload and --compile do not go together: a compiled denoiser has to stay on the device.")
     user, _, password = (args.auth or "").partition(":")
     if args.auth and not (user and password):
         return fail("--auth needs the form USER:PASSWORD.")
@@ -54,9 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
     from playground.errors import PlaygroundError
-    from playground.images.models import is_hub_id, model_list
+    from playground.images.models import model_list, needs_hub
 
-    if not any(is_hub_id(m) for m in args.model or []):
+    if not any(needs_hub(m) for m in args.model or []):
         os.environ["HF_HUB_OFFLINE"] = "1"
     from components.page import launch, warm_up
     from playground.backend import Backend, choose_device
@@ -64,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         backend = Backend(
             model_list(args.model or []),
-            choose_device(args.device, args.dtype),
+            choose_device(args.device, args.dtype, args.offload),
             max_queue=args.max_queue,
             compiled=args.compile,
         )

@@ -138,6 +138,9 @@ def write_sd3(folder: Path, t5: bool = True) -> Path:
 
     torch.manual_seed(4)
     tokenizer, pieces = _subword_tokenizer(), _t5_tokenizer()
+    first = _clip(tokenizer, 16, projection=16)
+    with torch.no_grad():
+        first.text_projection.weight.copy_(torch.eye(16))  # as in the real one
     third = T5EncoderModel(T5Config(vocab_size=len(pieces), d_model=48, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
     transformer = SD3Transformer2DModel(
         sample_size=8,
@@ -160,7 +163,7 @@ def write_sd3(folder: Path, t5: bool = True) -> Path:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=_kl(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=_clip(tokenizer, 16, projection=16),
+        text_encoder=first,
         tokenizer=tokenizer,
         text_encoder_2=_clip(tokenizer, 24, projection=12),
         tokenizer_2=tokenizer,

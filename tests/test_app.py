@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import app
 
@@ -38,7 +40,7 @@ def is_one_sentence(text: str) -> bool:
 def test_help_lists_every_option():
     done = run("--help")
     assert done.returncode == 0 and done.stderr == ""
-    options = "model device dtype compile host port share auth max-queue no-browser"
+    options = "model device dtype offload compile host port share auth max-queue no-browser"
     assert all(f"--{option}" in done.stdout for option in options.split())
     assert all(action.help for action in app.parser()._actions)
 
@@ -56,6 +58,7 @@ def test_a_bad_option_ends_the_program_with_two():
         (["--port", "-1"], "--port"),
         (["--max-queue", "0"], "--max-queue"),
         (["--max-queue", "10001"], "--max-queue"),
+        (["--offload", "--compile"], "do not go together"),
         (["--auth", "ann"], "USER:PASSWORD"),
         (["--auth", "ann:"], "USER:PASSWORD"),
         (["--auth", ":secret"], "USER:PASSWORD"),
@@ -112,10 +115,16 @@ def test_a_pickle_is_refused_unopened(tmp_path, name, capsys):
     assert not (tmp_path / "opened").exists()
 
 
-def test_a_single_file_is_no_model(tmp_path, capsys):
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert app.main(["--model", str(tmp_path / "model.safetensors"), "--no-browser"]) == 2
-    assert is_one_sentence(err := capsys.readouterr().err) and "folder" in err
+def test_a_single_file_says_what_it_needs(tmp_path, capsys):
+    file = tmp_path / "model.safetensors"
+    save_file({"model.diffusion_model.out.2.bias": torch.zeros(4)}, file)
+    assert app.main(["--model", str(file), "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err) and "FILE@FOLDER" in err
+
+
+def test_offloading_without_a_gpu_is_refused(capsys):
+    assert app.main(["--offload", "--device", "cpu", "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err) and "CPU" in err
 
 
 @pytest.mark.slow

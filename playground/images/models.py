@@ -379,12 +379,16 @@ def _name(where: str) -> str:
     """A model's name in recipes, from what `locate` returned."""
     if is_hub_id(where):
         return where
-    path = Path(where.partition(FROM)[0] if _single_file(where) else where)
-    return path.name.removesuffix(".safetensors")
+    file = _single_file(where)
+    return Path(file[0]).stem if file else Path(where).name
 
 
-def _single_file(where: str) -> bool:
-    return Path(where.partition(FROM)[0]).is_file()
+def _single_file(where: str) -> tuple[str, str] | None:
+    """A single file and where its configuration is ("" if that is not said), from what `locate` returned."""
+    if Path(where).is_file():
+        return where, ""
+    file, _, config = where.rpartition(FROM)
+    return (file, config) if file and Path(file).is_file() else None
 
 
 def locate(path_or_id: str, bundled: Path = ASSETS) -> str:
@@ -478,15 +482,8 @@ def load_model(
     name = name or _name(where)
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
     try:
-        if _single_file(where):
-            file, _, config = where.partition(FROM)
-            config = config or _guessed_config(file)
-            index = _index(config, offline)
-            family = family_of(index, name)
-            with _complete(name):
-                parts = family.pipeline().from_single_file(
-                    file, config=config, dtype=device.dtype, local_files_only=offline, **family.options(index, file)
-                )
+        if file := _single_file(where):
+            family, parts = _from_single_file(*file, device, name, offline)
             folder = None
         else:
             folder = Path(where) if Path(where).is_dir() else None
@@ -610,12 +607,8 @@ def _guessed_config(file: str) -> str:
 
 
 @contextmanager
-def _complete(name: str) -> Iterator[None]:
-    """Let no network be left with random weights: diffusers fills it with what a single file happens to have.
-
-    Raises:
-        ModelError: when the file lacked some.
-    """
+def _missing_weights() -> Iterator[list[str]]:
+    """The weights that loading leaves at random: it fills a network with what a single file happens to have."""
     plain = torch.nn.Module.load_state_dict
     missing: list[str] = []
 
@@ -626,19 +619,47 @@ def _complete(name: str) -> Iterator[None]:
 
     torch.nn.Module.load_state_dict = noted  # type: ignore[method-assign, assignment]
     try:
-        yield
+        yield missing
     finally:
         torch.nn.Module.load_state_dict = plain  # type: ignore[method-assign]
-    if missing:
-        raise ModelError(f"The file of the model {name!r} lacks weights that its configuration asks for.")
+
+
+def _from_single_file(file: str, config: str, device: Device, name: str, offline: bool) -> tuple[Any, Any]:
+    """The family and the parts of a single file.
+
+    Raises:
+        ModelError: when the file lacks weights, or is of another family.
+    """
+    from playground.images.families import family_of
+
+    config = config or _guessed_config(file)
+    index = _index(config, offline)
+    family = family_of(index, name)
+    lacks = ModelError(f"The file of the model {name!r} lacks weights that its configuration asks for.")
+    try:
+        with _missing_weights() as missing:
+            parts = family.pipeline().from_single_file(
+                file,
+                config=config,
+                dtype=device.dtype,
+                local_files_only=offline or Path(config).is_dir(),
+                **family.options(index, file),
+            )
+    except (KeyError, NotImplementedError) as error:
+        # A name that a conversion looks for; or a weight without a value, which accelerate leaves and cannot move.
+        logging.getLogger(__name__).info("loading failed", exc_info=error)
+        raise lacks from None
+    networks = [network for part in family.networks if (network := getattr(parts, part)) is not None]
+    if missing or any(p.is_meta for network in networks for p in network.parameters()):
+        raise lacks
+    return family, parts
 
 
 def _why_not(where: str, error: Exception) -> str:
-    if _single_file(where):
-        file, _, config = where.partition(FROM)
-        if not config and isinstance(error, OSError):
+    if file := _single_file(where):
+        if not file[1] and isinstance(error, OSError):
             return (
-                f"{Path(file).name} holds weights alone: pass where its configuration is, as FILE@FOLDER with a "
+                f"{Path(file[0]).name} holds weights alone: pass where its configuration is, as FILE@FOLDER with a "
                 "folder in diffusers' layout, or as FILE@OWNER/NAME with a model of its kind on the hub."
             )
         return f"The model {_name(where)!r} could not be loaded ({type(error).__name__})."

@@ -14,7 +14,7 @@ from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Count
 from playground.grids import make_grid
-from playground.images.models import Autoencoder, load_model
+from playground.images.models import Autoencoder, TakeTurns, load_model
 from playground.images.text_to_image import (
     Generated,
     film_frame,
@@ -317,3 +317,69 @@ def test_a_folder_that_holds_half_precision_alone_is_loaded(large_folders, large
             file.rename(file.with_suffix(".fp16.safetensors"))
     loaded = load_model(str(tmp_path / "m"), CPU)
     assert loaded.denoiser.identity == large_models["sdxl"].denoiser.identity
+
+
+# Networks that take turns on the device.
+
+
+class Place(torch.nn.Module):
+    """A network that notes where it is moved."""
+
+    def __init__(self, name, log):
+        super().__init__()
+        self.name, self.log = name, log
+
+    def to(self, where):
+        self.log.append((self.name, str(where)))
+        return self
+
+    def forward(self, x):
+        self.log.append((self.name, "called"))
+        return x
+
+
+def test_networks_take_turns_on_the_device():
+    log: list[tuple[str, str]] = []
+    text, denoiser = Place("text", log), Place("denoiser", log)
+    TakeTurns([denoiser, text], torch.device("cuda"))
+    assert log == [("denoiser", "cpu"), ("text", "cpu")]
+    log.clear()
+    for network in (text, denoiser, denoiser, text):
+        network(torch.zeros(1))
+    assert log == [
+        ("text", "cuda"),
+        ("text", "called"),
+        ("text", "cpu"),
+        ("denoiser", "cuda"),
+        ("denoiser", "called"),
+        ("denoiser", "called"),
+        ("denoiser", "cpu"),
+        ("text", "cuda"),
+        ("text", "called"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_taking_turns_changes_nothing_but_the_place(large_folders, large_models, name):
+    model = load_model(str(large_folders[name]), Device(torch.device("cpu"), torch.float32, offload=True))
+    assert model.denoiser.identity == large_models[name].denoiser.identity
+    assert torch.equal(generate(RECIPE, model).latents, generate(RECIPE, large_models[name]).latents)
+
+
+def test_offloading_is_for_gpus():
+    with pytest.raises(ModelError) as caught:
+        choose_device("cpu", offload=True)
+    assert is_a_sentence(str(caught.value))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_on_a_gpu_one_network_is_there_at_a_time(large_folders, name):
+    model = load_model(str(large_folders[name]), choose_device("cuda", "float32", offload=True))
+    result = generate(RECIPE, model)
+    plain = generate(RECIPE, load_model(str(large_folders[name]), choose_device("cuda", "float32")))
+    torch.testing.assert_close(result.latents, plain.latents, rtol=1e-4, atol=1e-4 * float(plain.latents.std()))
+    networks = (model.denoiser.network, *(e.network for e in model.text.encoders))
+    places = [next(n.parameters()).device.type for n in networks]
+    assert places == ["cuda", *["cpu"] * len(model.text.encoders)]
+    assert next(model.autoencoder.network.parameters()).device.type == "cuda"
