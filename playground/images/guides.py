@@ -120,7 +120,7 @@ def mask_tensor(mask: Image.Image, size: tuple[int, int]) -> Tensor:
     """
     if mask.size != size:
         raise RecipeError(
-            f"The mask has {mask.width} × {mask.height} pixels and the guide {size[0]} × {size[1]}: they must agree."
+            f"The mask has {mask.width} × {mask.height} pixels, the guide {size[0]} × {size[1]}: they must agree."
         )
     painted = torch.from_numpy(np.array(mask.convert("L"))) > 127
     if not bool(painted.any()):

@@ -172,11 +172,24 @@ class Edited(Generated):
         guide: [3, H, W] in [-1, 1], the guide as it entered.
         starts: [R, C, h, w] the latents that sampling started from, in the last pass.
         told: what was done to the guide to fit, in words.
+        free: [H, W], 1 where the picture was made anew; None when it was so everywhere.
     """
 
     guide: Tensor | None = None
     starts: Tensor | None = None
     told: str = ""
+    free: Tensor | None = None
+
+    @property
+    def distances(self) -> Tensor:
+        """[R] how far each picture is from the guide: L2 in pixels, as a root mean square per value in 1/255.
+
+        With a mask only over the part that was made anew.
+        """
+        assert self.guide is not None
+        squares = ((self.pictures - self.guide) * 127.5).double().square().mean(1)
+        where = torch.ones_like(squares[0]) if self.free is None else self.free.double()
+        return ((squares * where).sum((1, 2)) / where.sum()).sqrt()
 
 
 def run(
@@ -257,6 +270,7 @@ def run(
         guide=pixels[0],
         starts=begun,
         told=told,
+        free=None if free is None else free[0, 0],
     )
 
 

@@ -82,3 +82,55 @@ def same_point(name: str, runs: int, steps: int) -> float | None:
         return None
     strength = min(1.0, (low + min(high, steps)) / 2 / steps)
     return strength if CONVENTIONS[name](strength, steps).runs == runs else None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to set in a program so that it starts at a point of the grid.
+
+    Attributes:
+        program: its name.
+        strength: what it calls the strength, or denoise; None where it cannot start there.
+        steps: its number of steps.
+        t0: where it starts then: the grid's point nearest to the level asked for.
+    """
+
+    program: str
+    strength: float | None
+    steps: int
+    t0: float
+
+
+def settings(t0: float, steps: int, grid: str, schedule: Schedule) -> list[Setting]:
+    """The settings of each program for the level t0, as near as a grid of `steps` steps has it.
+
+    ComfyUI keeps its number of steps whatever the strength, so there it is the steps that are run.
+    """
+    times = make_grid(grid, schedule, steps)
+    at = min(range(steps + 1), key=lambda i: abs(float(times[i]) - t0))
+    runs = steps - at
+    point = Start(steps, runs).t0(grid, schedule) if runs else 0.0
+    return [
+        Setting(name, same_point(name, runs, steps), runs if name == "ComfyUI" else steps, point)
+        for name in CONVENTIONS
+    ]
+
+
+def level_of(program: str, strength: float, steps: int, grid: str, schedule: Schedule) -> float:
+    """The noise level where a program starts at a strength, with its steps set to `steps`.
+
+    Raises:
+        RecipeError: for a strength outside 0 to 1, or one that makes no grid.
+    """
+    start = CONVENTIONS[program](strength, steps)
+    if start.runs == 0:
+        return 0.0
+    if start.steps > LONGEST:
+        raise RecipeError(
+            f"{program} would need a grid of {start.steps} steps for this: a larger strength, please."
+        )
+    return start.t0(grid, schedule)
+
+
+LONGEST = 1000
+"""Steps of a grid: the tables of checkpoints have as many."""

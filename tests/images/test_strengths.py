@@ -10,10 +10,12 @@ from playground.errors import RecipeError
 from playground.grids import make_grid
 from playground.images.strengths import (
     CONVENTIONS,
+    level_of,
     of_automatic1111,
     of_comfyui,
     of_diffusers,
     same_point,
+    settings,
 )
 from playground.schedules import Discrete
 
@@ -87,3 +89,29 @@ def test_the_same_point_in_their_words(name, steps):
         asked = runs if name == "ComfyUI" else steps
         start = CONVENTIONS[name](strength, asked)
         assert (start.runs, start.steps) == (runs, steps)
+
+
+# The same point in every program
+
+
+@pytest.mark.parametrize("t0", [0.05, 0.3, 0.58, 0.6, 0.99, 1.0])
+def test_settings_for_a_level_lead_back_to_their_point(t0):
+    path = TABLE
+    for setting in settings(t0, 20, "trailing", path):
+        assert setting.strength is not None
+        back = level_of(setting.program, setting.strength, setting.steps, "trailing", path)
+        assert back == pytest.approx(setting.t0, abs=1e-6)
+        assert abs(setting.t0 - t0) <= 0.5 / 20 + 0.001
+
+
+def test_only_automatic1111_cannot_run_no_steps():
+    told = {s.program: s for s in settings(0.0, 20, "trailing", TABLE)}
+    assert told["AUTOMATIC1111"].strength is None and told["ComfyUI"].strength is None
+    assert 0 < told["diffusers"].strength < 1 / 20
+    assert all(s.t0 == 0 for s in told.values())
+
+
+def test_a_tiny_denoise_is_refused_before_a_grid_is_made():
+    with pytest.raises(RecipeError, match="larger strength"):
+        level_of("ComfyUI", 1e-6, 20, "trailing", TABLE)
+    assert level_of("diffusers", 0.01, 20, "trailing", TABLE) == 0.0

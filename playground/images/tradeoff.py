@@ -1,0 +1,87 @@
+"""Faithful or realistic: what SDEdit trades when t0 grows (Meng et al. 2022, Fig. 3), measured over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from playground.images.sdedit import Edited, SDEdit
+
+LEVELS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
+"""The noise levels that are measured."""
+
+SEEDS = 16
+
+
+@dataclass
+class Tradeoff:
+    """The curve over t0.
+
+    Attributes:
+        t0: noise levels.
+        distance: mean distance to the guide over the seeds, L2 in 1/255 (`Edited.distances`).
+        spread: its standard deviation over the seeds.
+        realism: distance to text to image in the verifier's features (`gaussian_distance`), empty where there is
+            no verifier.
+        seeds: how many.
+    """
+
+    t0: list[float]
+    distance: list[float]
+    spread: list[float]
+    seeds: int
+    realism: list[float] = field(default_factory=list)
+
+    @property
+    def correlation(self) -> float:
+        """Spearman's rank correlation of t0 and mean distance."""
+        return spearman(self.t0, self.distance)
+
+
+def parts(recipe: SDEdit, levels: Sequence[float] = LEVELS, seeds: int = SEEDS) -> list[SDEdit]:
+    """The strips whose pictures are measured, eight seeds each: levels x seeds rows altogether."""
+    return [
+        recipe.but(strip=tuple(levels), pictures=min(8, seeds - first), seed=(recipe.seed + first) % 2**31)
+        for first in range(0, seeds, 8)
+    ]
+
+
+def tradeoff(strips: Sequence[Edited]) -> Tradeoff:
+    """The curve that finished strips make (the runs of `parts`)."""
+    levels = strips[0].recipe.strip
+    table = torch.cat([s.distances.view(-1, len(levels)) for s in strips])
+    spread = table.std(0) if len(table) > 1 else torch.zeros(len(levels))
+    return Tradeoff(list(levels), table.mean(0).tolist(), spread.tolist(), len(table))
+
+
+def gaussian_distance(a: Tensor, b: Tensor) -> float:
+    """Frechet distance of two sets of features [N, D], taken as Gaussians with independent components:
+    sqrt(|mu_a - mu_b|^2 + |sd_a - sd_b|^2). A full covariance cannot be estimated from a few seeds."""
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    return float((means + (a.std(0) - b.std(0)).square().sum()).sqrt())
+
+
+def realism(strips: Sequence[Edited], features: Tensor, real: Tensor) -> list[float]:
+    """For each level of the strips, how far its pictures are from pictures without a guide.
+
+    Args:
+        strips: the runs.
+        features: [R, D] of all their pictures in the order of the rows.
+        real: [N, D] of pictures made from the prompt alone, of other seeds.
+    """
+    table = features.view(-1, len(strips[0].recipe.strip), features.shape[-1])
+    return [gaussian_distance(table[:, i], real) for i in range(table.shape[1])]
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation: Pearson's correlation of the ranks, equal values sharing theirs."""
+
+    def ranks(values: Sequence[float]) -> Tensor:
+        v = torch.tensor(values, dtype=torch.float64)
+        return (v[:, None] > v).double().sum(1) + ((v[:, None] == v).double().sum(1) - 1) / 2
+
+    x, y = ranks(a) - ranks(a).mean(), ranks(b) - ranks(b).mean()
+    return float((x * y).sum() / (x.norm() * y.norm()))
