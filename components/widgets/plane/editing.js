@@ -174,7 +174,7 @@ const editing = (() => {
       const zoom = zoomAt();
       if (mode === 'draw') {
         for (const [x, y, l] of [...points, ...stroke]) {
-          context.fillStyle = faded(palette[CLASS_COLOURS[l % 7]], 0.9);
+          context.fillStyle = faded(palette[CLASS_COLOURS[l % 8]], 0.9);
           context.beginPath();
           context.arc(pixelX(x / zoom), pixelY(y / zoom), 2.4 * ratio, 0, 7);
           context.fill();
@@ -184,14 +184,14 @@ const editing = (() => {
       components.forEach((c, i) => {
         const [x, y, sx, sy, angle] = c;
         const unit = canvases.over.width / (2 * half() * zoom);
-        context.strokeStyle = faded(palette[CLASS_COLOURS[c[6] % 7]], 1);
+        context.strokeStyle = faded(palette[CLASS_COLOURS[c[6] % 8]], 1);
         context.lineWidth = (i === chosen ? 2.4 : 1.4) * ratio;
         context.beginPath();
         context.ellipse(pixelX(x / zoom), pixelY(y / zoom), 2 * sx * unit, 2 * sy * unit, -angle, 0, 7);
         context.stroke();
         const shownHandles = i === chosen ? Object.values(handles(c)) : [[x, y]];
         for (const [hx, hy] of shownHandles) {
-          context.fillStyle = faded(palette[CLASS_COLOURS[c[6] % 7]], 1);
+          context.fillStyle = faded(palette[CLASS_COLOURS[c[6] % 8]], 1);
           context.beginPath();
           context.arc(pixelX(hx / zoom), pixelY(hy / zoom), 5.5 * ratio, 0, 7);
           context.fill();

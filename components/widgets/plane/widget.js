@@ -19,7 +19,7 @@ const LAYERS = [
   { name: 'errors', title: 'error of the field', buffer: 'errors', colour: 'learned' },
 ];
 const FIRST = ['particles', 'trajectories', 'density'];
-const CLASS_COLOURS = ['data', 'cond', 'guided', 'learned', 'exact', 'uncond', 'noise'];
+const CLASS_COLOURS = ['data', 'cond', 'guided', 'learned', 'exact', 'uncond', 'noise', 'body-text-color'];
 
 const plane = find('.plane');
 const canvases = Object.fromEntries(['heat', 'under', 'dots', 'over'].map(name => [name, find('canvas.' + name)]));

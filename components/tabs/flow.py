@@ -1,0 +1,522 @@
+"""The tab 2D flow: particles on their way from noise to a distribution whose field is known exactly."""
+
+from __future__ import annotations
+
+import html
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from components.charts import path_coefficients
+from components.controls import control, link_script, marks, own_query
+from components.live import Live
+from components.media import Media
+from components.widgets import Plane
+from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
+from playground.errors import PlaygroundError
+from playground.grids import TITLES as GRID_TITLES
+from playground.guidance import RULES
+from playground.plane.flow import Flow
+from playground.plane.pictures import picture_as_points
+from playground.plane.point import ask_point
+from playground.plane.recipe import WORD_LIMIT, PlaneFlow, impossible
+from playground.plane.targets import LINES, TITLES, decode_mixture, decode_points, encode_mixture, encode_points
+from playground.plane.views import FlowViews, keys, reasons
+from playground.recipes import rule_fields
+from playground.solvers import SOLVERS
+
+TITLE = "2D flow"
+NAMES = [name for name in PlaneFlow.model_fields if name != "dimension"]  # the target decides it
+HIDDEN = ("points", "mixture")  # made on the plane, not typed
+
+PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values() if field in NAMES}
+"""The controls of rules' own parameters, and whose they are."""
+TRAINING = ("loss", "train_steps", "width", "depth", "batch", "dropout", "train_seed")
+
+LOOK = {"layers": ["particles", "trajectories", "density"], "at": 0.62}
+
+START_MIXTURE = encode_mixture(
+    [(-1.2, -0.6, 0.45, 0.2, 0.5, 1.0, 0), (1.1, -0.7, 0.3, 0.3, 0.0, 1.0, 1), (0.1, 1.2, 0.6, 0.18, -0.3, 0.7, 2)]
+)
+
+# What a preset sets, and how it is looked at. All else goes back to its default.
+PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Truncation error: 4 Euler steps": (
+        {"target": "pair", "solver": "euler", "steps": 4},
+        {"layers": ["solver", "trajectories"], "at": 1.0},
+    ),
+    "More steps: 32": (
+        {"target": "pair", "solver": "euler", "steps": 32},
+        {"layers": ["solver", "trajectories"], "at": 1.0},
+    ),
+    "A smarter grid, 8 steps": (
+        {"target": "eight", "path": "vp", "solver": "euler", "steps": 8, "grid": "karras"},
+        {"layers": ["particles", "solver", "density"], "at": 1.0},
+    ),
+    "Uniform grid, 8 steps": (
+        {"target": "eight", "path": "vp", "solver": "euler", "steps": 8, "grid": "uniform"},
+        {"layers": ["particles", "solver", "density"], "at": 1.0},
+    ),
+    "Heun, 4 steps": (
+        {"target": "pair", "solver": "heun", "steps": 4},
+        {"layers": ["solver", "trajectories"], "at": 1.0},
+    ),
+    "Guidance on three Gaussians": (
+        {"target": "three", "label": 0, "w": 4.0, "steps": 32},
+        {"layers": ["particles", "trajectories", "contours"], "at": 1.0},
+    ),
+    "Guided is not tilted": (
+        {"target": "three", "label": 0, "w": 3.0, "steps": 64},
+        {"layers": ["particles", "tilted"], "at": 1.0},
+    ),
+}
+
+EQUATIONS = r"""
+Every particle starts as noise and follows one flow. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$, $t$
+running from 1 (noise) to 0 (data),
+
+$$\frac{\mathrm d x}{\mathrm d t} = u_t(x) = \dot\alpha_t\, \mathbb E[x_0 \mid x_t{=}x]$$
+$$\qquad\qquad + \dot\sigma_t\, \mathbb E[\epsilon \mid x_t{=}x].$$
+
+Flow matching writes the same with $\tau = 1 - t$: on the linear path $x_\tau = \tau\, x_1 + (1-\tau)\, \epsilon$
+and $\mathrm d x/\mathrm d\tau = -u$. The arrows point this way, from noise to data.
+
+The target is a mixture of Gaussians, so both expectations, the density $p_t$ and the score have a closed form:
+what a solver gets wrong here is its own error.
+"""
+
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
+
+PATH_TITLES = {
+    "linear": "linear: α = 1 − t, σ = t (rectified flow)",
+    "cosine": "cosine: α = cos πt/2, σ = sin πt/2",
+    "vp": "variance preserving (DDPM, score SDE)",
+    "edm": "variance exploding (EDM): α = 1, σ = 80 t",
+}
+
+
+def recipe_of(values: tuple[Any, ...]) -> PlaneFlow:
+    """The recipe that the controls describe. The target decides the dimension and which classes there are."""
+    told = dict(zip(NAMES, values, strict=True))
+    told["dimension"] = 1 if told["target"] in LINES else 2
+    if told["target"] == "mixture" and not told["mixture"]:
+        told["mixture"] = START_MIXTURE
+    recipe = PlaneFlow.make(**told)
+    if recipe.label >= 0 and not (recipe.target == "points" and not recipe.points):
+        classes = recipe.classes()
+        if len(classes) < 2 or recipe.label not in classes:
+            return recipe.but(label=-1)
+    return recipe
+
+
+class Pace:
+    """How long a flow takes, learned from the last ones, so that the quick runs of a moving hand are quick."""
+
+    def __init__(self) -> None:
+        self.seconds = 3e-8  # per particle, component and evaluation
+
+    @staticmethod
+    def _work(recipe: PlaneFlow) -> float:
+        forwards = recipe.plan(recipe.schedule()).cost(recipe.schedule()).sample_forwards
+        return forwards * len(recipe.data().weights)
+
+    def learn(self, flow: Flow) -> None:
+        measured = flow.seconds / (self._work(flow.recipe) * flow.recipe.particles)
+        self.seconds = 0.5 * (self.seconds + measured)
+
+    def quick(self, recipe: PlaneFlow) -> PlaneFlow:
+        """The same with as many particles as fit into a fifth of a second."""
+        most = int(0.2 / (self.seconds * self._work(recipe)))
+        return recipe.but(particles=max(150, min(recipe.particles, 600, most)))
+
+
+def lines(*sentences: str) -> str:
+    """Sentences as HTML; they may quote what a visitor typed."""
+    return "".join(f"<p>{html.escape(s)}</p>" for s in sentences if s)
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
+def cost_line(flow: Flow, reused: bool) -> str:
+    n = flow.count
+    again = " (kept from an equal run)" if reused else ""
+    return (
+        f"{n.evaluations} evaluations (NFE) · {n.sample_forwards} per particle with both branches · "
+        f"{flow.recipe.particles} particles · {flow.seconds:.2f} s{again}"
+        if n.sample_forwards != n.evaluations
+        else f"{n.evaluations} evaluations (NFE) · {flow.recipe.particles} particles · {flow.seconds:.2f} s{again}"
+    )
+
+
+def plane_value(
+    flow: Flow, token: str, live: bool, show: dict[str, Any] | None, edit: str | None, components: list
+) -> dict[str, Any]:
+    """The canvas's value for a flow."""
+    recipe = flow.recipe
+    classes = recipe.classes()
+    return {
+        "url": Media.url(token),
+        "keys": keys(recipe),
+        "reasons": reasons(recipe),
+        "dimension": recipe.dimension,
+        "classes": [f"class {c}" for c in classes] if len(classes) > 1 else [],
+        "solver": recipe.solver,
+        "learned": recipe.field == "learned",
+        "live": live,
+        "caption": "",
+        "show": show,
+        "edit": edit,
+        "components": components,
+    }
+
+
+def choices_of(name: str, titles: dict[Any, str], refused: dict[str, str]) -> list[tuple[str, Any]]:
+    """A control's choices: those that are impossible now come last, marked and with the reason."""
+    possible = [(title, value) for value, title in titles.items() if f"{name}/{value}" not in refused]
+    others = [
+        (f"✕ {title} · {refused[f'{name}/{value}']}", value)
+        for value, title in titles.items()
+        if f"{name}/{value}" in refused
+    ]
+    return possible + others
+
+
+TARGET_TITLES = dict(TITLES)
+SOLVER_TITLES = {name: f"{s.title} (order {s.order})" for name, s in SOLVERS.items()}
+RULE_TITLES = {name: r.title for name, r in RULES.items()}
+
+
+def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+    live, pace = Live(backend, PlaneFlow.tab), Pace()
+    default = PlaneFlow()
+    shown = gr.State("")  # the token of the flow on show
+    look = gr.State({"id": "opening", **LOOK})
+
+    # --- layout ---------------------------------------------------------------------------------------
+    c: dict[str, Any] = {}
+
+    def choice(name: str, titles: dict[Any, str], **options: Any) -> None:
+        c[name] = control(PlaneFlow, name, choices=[(t, v) for v, t in titles.items()], **options)
+
+    def plain(*names: str, **options: Any) -> None:
+        for name in names:
+            c[name] = control(PlaneFlow, name, **options)
+
+    with gr.Row(elem_classes="dp-columns"):
+        with gr.Column(elem_classes="dp-card dp-controls"):
+            choice("target", TARGET_TITLES)
+            c["word"] = control(PlaneFlow, "word", max_length=WORD_LIMIT, visible=False)
+            with gr.Column(visible=False) as drawing:
+                upload = gr.UploadButton(
+                    "Picture: its dark pixels", file_types=["image"], size="sm", elem_id="flow-upload"
+                )
+            edit = gr.Checkbox(
+                True,
+                label="edit on the plane",
+                info="draw, or drag the Gaussians",
+                visible=False,
+                elem_id="flow-edit",
+            )
+            plain("bandwidth", visible=False)
+            for name in HIDDEN:
+                c[name] = control(PlaneFlow, name, visible="hidden")
+            plain("steps")
+            choice("solver", SOLVER_TITLES)
+            plain("eta", interactive=False)
+            with gr.Row():
+                c["seed"] = control(PlaneFlow, "seed", scale=3)
+                dice = gr.Button("🎲", scale=1, min_width=44, elem_id="flow-dice", elem_classes="dp-dice")
+            choice("label", {-1: "none"} | {k: f"class {k}" for k in default.classes()})
+            plain("w", interactive=False)
+            gr.HTML(marks(PlaneFlow, "w", (0.0, "0"), (1.0, "1")))
+            with gr.Accordion("More: path, source, grid, particles", open=False):
+                choice("path", PATH_TITLES)
+                choice("source", {"gaussian": "Gaussian", "uniform": "uniform"})
+                choice("grid", GRID_TITLES)
+                choice(
+                    "variable",
+                    {"auto": "the solver's own", "sigma": "σ/α (EDM)", "t": "t", "snr": "α/σ"},
+                )
+                plain("particles")
+            with gr.Accordion("More: guidance rule and window", open=False):
+                choice("rule", RULE_TITLES)
+                plain(*PARAMETERS, "blur", visible=False)
+                plain("high", "low")
+            with gr.Accordion("The learned field", open=False):
+                choice("field", {"exact": "exact (closed form)", "learned": "learned (trained here)"})
+                plain(*TRAINING)
+        with gr.Column(elem_classes="dp-picture"):
+            told = gr.HTML(elem_classes="dp-note", elem_id="flow-link-notes")
+            error = gr.HTML(elem_classes="dp-error", elem_id="flow-error")
+            plane = Plane(elem_id="flow-plane")
+            with gr.Row():
+                status = gr.HTML(elem_classes="dp-readout", elem_id="flow-status")
+                stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="flow-stop")
+            notes = gr.HTML(elem_classes="dp-note", elem_id="flow-notes")
+            point = gr.HTML(
+                lines("Click a point of the plane for log p, exact and by the ODE, and the way there and back."),
+                elem_classes="dp-readout",
+                elem_id="flow-point",
+            )
+        with gr.Column(elem_classes="dp-card dp-explain"):
+            gr.Markdown("#### What you see")
+            gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
+            gr.Markdown("#### Try")
+            with gr.Row(elem_classes="dp-presets"):
+                presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
+            gr.Markdown("#### The path and its steps")
+            chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
+
+    controls = [c[name] for name in NAMES]
+    outputs = [plane, status, error, notes, shown, chart]
+
+    # --- one run, from values to views ----------------------------------------------------------------
+    def editing(recipe: PlaneFlow, on: bool) -> tuple[str | None, list]:
+        if not on or recipe.target not in HIDDEN:
+            return None, []
+        if recipe.target == "mixture":
+            return "mixture", [list(row) for row in decode_mixture(recipe.mixture)]
+        points, labels = decode_points(recipe.points)
+        return "draw", [[x, y, k] for (x, y), k in zip(points.tolist(), labels, strict=True)]
+
+    def show_flow(flow: Flow, visitor: str, is_live: bool, show: dict[str, Any], on: bool) -> dict[str, Any]:
+        token = media.add(f"{visitor}/flow", FlowViews(flow, backend.compute))
+        return {"token": token, "value": plane_value(flow, token, is_live, show, *editing(flow.recipe, on))}
+
+    def views(
+        steps: Iterator[tuple[bool, Any]], recipe: PlaneFlow, visitor: str, show: dict[str, Any], on: bool
+    ) -> Iterator[dict[Any, Any]]:
+        """The events of a run as updates of the page."""
+        warned: list[str] = []
+        for full, event in steps:
+            if isinstance(event, Result):
+                flow: Flow = event.value
+                if not event.reused:
+                    pace.learn(flow)
+                made = show_flow(flow, visitor, not full, show, on)
+                update: dict[Any, Any] = {plane: made["value"], shown: made["token"]}
+                if full:
+                    update |= {
+                        status: lines(cost_line(flow, event.reused)),
+                        notes: lines(*warned),
+                        chart: path_coefficients(recipe),
+                    }
+                yield update
+            elif isinstance(event, Preview) and full:
+                yield {status: lines(f"step {event.step} of {event.steps} · {event.count.evaluations} evaluations")}
+            elif isinstance(event, Queued):
+                runs = "1 run is" if event.ahead == 1 else f"{event.ahead} runs are"
+                yield {status: lines(f"waiting: {runs} ahead of yours")}
+            elif isinstance(event, Note):
+                warned.append(event.text)
+                yield {notes: lines(*warned)}
+            elif isinstance(event, Failed):
+                yield {error: lines(event.text)}
+            elif isinstance(event, Stopped) and full:
+                yield {status: lines("stopped")}
+
+    def follow(request: gr.Request, show: dict[str, Any], on: bool, values: tuple[Any, ...], settled: bool):
+        visitor = request.session_hash or ""
+        try:
+            recipe = recipe_of(values)
+            if recipe.target == "points" and not recipe.points:
+                empty = {"edit": "draw", "components": [], "keys": {}}
+                yield {
+                    error: "",
+                    notes: lines("Draw on the plane with mouse or finger, or choose a picture."),
+                    plane: empty,
+                }
+                return
+            recipe.check()
+            short = None if settled else pace.quick(recipe)
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        yield {error: "", notes: ""}
+        yield from views(live.follow(visitor, values, recipe, short), recipe, visitor, show, on)
+
+    def moved(request: gr.Request, show: dict[str, Any], on: bool, *values: Any):
+        yield from follow(request, show, on, values, settled=False)
+
+    def start(request: gr.Request, show: dict[str, Any], on: bool, *values: Any):
+        live.announce(request.session_hash or "", values)
+        yield from follow(request, show, on, values, settled=True)
+
+    def announce(request: gr.Request, *values: Any) -> None:
+        live.announce(request.session_hash or "", values)
+
+    inputs = [look, edit, *controls]
+    fast: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    running: dict[str, Any] = {
+        "trigger_mode": "always_last",
+        "show_progress": "hidden",
+        "concurrency_limit": None,
+        "api_visibility": "private",
+    }
+    touches = [e for x in controls for e in (x.input, getattr(x, "release", None)) if e is not None]
+    touches += [c[name].change for name in ("word", *HIDDEN)]
+    # In this order: the light message first. See components/live.py.
+    gr.on(touches, announce, controls, None, trigger_mode="multiple", **fast)
+    gr.on(touches, moved, inputs, outputs, **running)
+    gr.on([x.change for x in controls], None, controls, None, js=link_script(PlaneFlow, NAMES), **fast)
+
+    def then_start(event: Any) -> None:
+        event.then(start, inputs, outputs, **running)
+
+    # --- what a choice makes impossible, or pointless -------------------------------------------------------
+    arranged = ("target", "word", "bandwidth", "source", "path", "grid", "solver", "variable", "eta", "label")
+    arranged += ("w", "rule", "low", "high", "field", *TRAINING, *PARAMETERS, "blur")
+
+    def arrange(*values: Any) -> Any:
+        """Grey out what cannot be chosen, and say why."""
+        try:
+            recipe = recipe_of(values)
+            if recipe.target == "points" and not recipe.points:
+                recipe = recipe.but(target="moons")
+            refused = impossible(recipe)
+        except PlaygroundError:
+            return gr.skip()
+        told = dict(zip(NAMES, values, strict=True))
+        # The dimension follows the target, and both kinds of points begin empty.
+        refused = {k: v for k, v in refused.items() if not k.startswith("target/") or "closed form" in v}
+        classes = recipe.classes()
+        labels = {-1: "none"} | ({k: f"class {k}" for k in classes} if len(classes) > 1 else {})
+        titles: dict[str, dict[Any, str]] = {
+            "target": TARGET_TITLES,
+            "source": {"gaussian": "Gaussian", "uniform": "uniform"},
+            "path": PATH_TITLES,
+            "grid": GRID_TITLES,
+            "solver": SOLVER_TITLES,
+            "variable": {"auto": "the solver's own", "sigma": "σ/α (EDM)", "t": "t", "snr": "α/σ"},
+            "label": labels,
+            "rule": RULE_TITLES,
+            "field": {"exact": "exact (closed form)", "learned": "learned (trained here)"},
+            "loss": {"flow": "flow", "eps": "eps", "x0": "x0", "score": "score"},
+        }
+        updates: dict[Any, Any] = {}
+        for name, known in titles.items():
+            updates[c[name]] = {"choices": choices_of(name, known, refused)}
+        updates[c["label"]]["value"] = recipe.label
+
+        def only(condition: bool, reason: str, *names: str) -> None:
+            for name in names:
+                info = PlaneFlow.model_fields[name].description
+                entry = updates.setdefault(c[name], {})
+                entry |= {"interactive": condition, "info": info if condition else reason}
+
+        only(SOLVERS[recipe.solver].stochastic, "this solver draws no noise", "eta")
+        why = "choose a class first" if len(classes) > 1 else "this target has no classes"
+        only(len(classes) > 1, "this target has no classes", "label")
+        only(recipe.label >= 0, why, "w", "rule", "low", "high")
+        learned = recipe.field == "learned"
+        only(learned, "only for the learned field", *TRAINING)
+        only(bool(SOLVERS[recipe.solver].variables), "this solver's formula fixes it", "variable")
+        kernels = told["target"] in ("word", "points")
+        result = {component: gr.update(**entry) for component, entry in updates.items()}
+        for name, rule in PARAMETERS.items():
+            result[c[name]] = gr.update(visible=recipe.rule == rule)
+        result[c["blur"]] = gr.update(visible=RULES[recipe.rule].weak)
+        result[c["bandwidth"]] = gr.update(visible=kernels)
+        result[c["word"]] = gr.update(visible=told["target"] == "word")
+        result[drawing] = gr.update(visible=told["target"] == "points")
+        result[edit] = gr.update(visible=told["target"] in HIDDEN)
+        return result
+
+    deciding = [
+        c[n] for n in ("target", "source", "path", "grid", "solver", "variable", "label", "field", "eta", "rule")
+    ]
+    gr.on(
+        [x.change for x in deciding],
+        arrange,
+        controls,
+        [*(c[n] for n in arranged), drawing, edit],
+        **(fast | {"trigger_mode": "always_last"}),
+    )
+
+    # --- buttons ---------------------------------------------------------------------------------------
+    then_start(dice.click(lambda: random.randrange(2**31), None, c["seed"], **fast))
+    for name, button in presets.items():
+        changes, view = PRESETS[name]
+        wanted = PlaneFlow(**{"dimension": 1 if changes.get("target") in LINES else 2, **changes})
+        shown_as = {"id": name, **view}
+
+        def take(wanted=wanted, shown_as=shown_as):
+            view_ = shown_as | {"id": f"{shown_as['id']} {random.randrange(2**31)}"}
+            return [view_, *(getattr(wanted, n) for n in NAMES)]
+
+        then_start(button.click(take, None, [look, *controls], **fast))
+
+    def stop_mine(request: gr.Request) -> None:
+        backend.stop(request.session_hash or "")
+
+    stop.click(stop_mine, None, None, **fast)
+
+    # --- what is done on the plane ---------------------------------------------------------------------------
+    def ask(token: str, event: gr.EventData) -> str:
+        kept = media.get(token)
+        if not isinstance(kept, FlowViews):
+            return lines("This flow is no longer kept; move a slider to run it again.")
+        try:
+            x, y, t = (float(event._data[k]) for k in ("x", "y", "t"))
+            answer = backend.compute(lambda: ask_point(kept.flow.recipe, kept.field, (x, y), t))
+        except (PlaygroundError, TimeoutError) as problem:
+            return lines(str(problem) or "That took too long.")
+        except (KeyError, TypeError, ValueError):
+            return lines("That is not a point of the plane.")
+        return lines(*answer.sentences())
+
+    plane.point(ask, shown, point, **fast)
+
+    def shaped(event: gr.EventData) -> Any:
+        try:
+            return {c["mixture"]: encode_mixture([tuple(row) for row in event._data["components"]]), error: ""}
+        except PlaygroundError as problem:
+            return {error: lines(str(problem))}
+        except (KeyError, TypeError):
+            return gr.skip()
+
+    def drawn(event: gr.EventData) -> Any:
+        try:
+            rows = event._data["points"]
+            if not rows:
+                return {c["points"]: "", error: ""}
+            return {c["points"]: encode_points([r[:2] for r in rows], [int(r[2]) for r in rows]), error: ""}
+        except PlaygroundError as problem:
+            return {error: lines(str(problem))}
+        except (KeyError, TypeError, ValueError, IndexError):
+            return gr.skip()
+
+    plane.shaped(shaped, None, [c["mixture"], error], **(fast | {"trigger_mode": "always_last"}))
+    plane.drawn(drawn, None, [c["points"], error], **fast)
+    then_start(edit.input(lambda: None, None, None, **fast))
+
+    def uploaded(path: str) -> Any:
+        try:
+            return {c["points"]: picture_as_points(path), error: ""}
+        except PlaygroundError as problem:
+            return {error: lines(str(problem))}
+
+    upload.upload(uploaded, upload, [c["points"], error], **fast)
+
+    # --- opening the page -------------------------------------------------------------------------------
+    def restore(request: gr.Request):
+        recipe, changed = PlaneFlow.from_query(own_query(request, PlaneFlow.tab))
+        return {**{c[name]: getattr(recipe, name) for name in NAMES}, told: lines(*changed)}
+
+    opened = page.load(restore, None, [*controls, told], **fast)
+    then_start(opened)
+
+    def left(request: gr.Request) -> None:
+        live.forget(request.session_hash or "")
+        media.forget(f"{request.session_hash or ''}/flow")
+
+    page.unload(left)
+    return controls
