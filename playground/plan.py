@@ -35,6 +35,8 @@ class Row:
         cond, uncond: what the field is told in the two branches, as `Field.encode` understands it.
         guide: the name of a sample to start from: sampling starts from alpha(times[0]) guide + sigma(times[0])
             eps (SDEdit, Meng et al. 2022, eq. 5). None: from noise alone.
+        edit: the name of what a control does to the row inside the field, where it is asked as c; rows with
+            different edits never share an answer.
     """
 
     seed: int
@@ -46,6 +48,7 @@ class Row:
     variable: str | None = None
     eta: float = 1.0
     guide: str | None = None
+    edit: str | None = None
 
     def make_solver(self, schedule: Schedule) -> Solver:
         """The row's solver.
@@ -78,7 +81,7 @@ class Row:
     def first_question(self, told: Told) -> Hashable:
         """What the answer depends on when the row is asked for the first time. Rows of equal ones stand at the
         same point and need only one answer."""
-        return self.seed, self.times[0], self.guide, told
+        return self.seed, self.times[0], self.guide, self.edit if told[0] == "cond" else None, told
 
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
         """Per step, the times at which the field will be asked."""

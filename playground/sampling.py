@@ -10,6 +10,7 @@ to the field in one batch, with all branches that guidance needs.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from playground.errors import NonFiniteError, RecipeError
 from playground.fields import Count, Field, Prediction, rows
 from playground.guidance import Branch, Guidance, guided
 from playground.noise import start_noise, step_noise
-from playground.plan import Plan, Row, Told
+from playground.plan import Plan, Role, Row, Told
 from playground.solvers import Query, Solver
 
 
@@ -94,8 +95,29 @@ class Finished:
 Event = Evaluated | Stepped | Finished
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A row of the batch that the field is called with.
+
+    Attributes:
+        row: of the plan.
+        step, stage: which question of which step this is, from 0.
+        role: what it is told, as c or as u.
+    """
+
+    row: int
+    step: int
+    stage: int
+    role: Role
+
+
 class Control:
     """Something that takes part in a run: edits, masks, measurements. Every hook may return its input."""
+
+    def during_call(self, asked: Sequence[Asked]) -> AbstractContextManager[object]:
+        """A context around one call of the field with these rows, for what happens inside of it (attention).
+        Calls of other runs may come between two calls, so nothing may be left behind."""
+        return nullcontext()
 
     def after_query(self, plan_rows: list[int], step: int, prediction: Prediction) -> Prediction:
         """May replace the guided prediction (B rows) before the solver sees it."""
@@ -118,6 +140,10 @@ class Control:
     def recall(self, memory: Any) -> None:
         """Go on from what `remember` returned."""
 
+    def noted(self) -> Any:
+        """What the control has noted of the step just done, for whoever looks at the run. Default: nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class _Point:
@@ -127,6 +153,9 @@ class _Point:
     x: Tensor
     t: Tensor
     place: Hashable
+    index: int = 0
+    step: int = 0
+    stage: int = 0
 
 
 class _Lane:
@@ -179,7 +208,15 @@ class _Lane:
         """Where the rows are asked now."""
         first = self.step == self.stage == 0
         return [
-            _Point(row, self.query.x[i], self.query.t[i], None if first else (id(self), i))
+            _Point(
+                row,
+                self.query.x[i],
+                self.query.t[i],
+                None if first else (id(self), i),
+                self.rows[i],
+                self.step,
+                self.stage,
+            )
             for i, row in enumerate(self.members)
         ]
 
@@ -246,7 +283,7 @@ def _combine(lane: _Lane, branches: dict[Branch, tuple[list[int], Prediction]]) 
     return joined.take(back)
 
 
-def _ask(field: Field, weak: Field | None, lanes: list[_Lane]) -> list[Answer]:
+def _ask(field: Field, weak: Field | None, lanes: list[_Lane], controls: Sequence[Control]) -> list[Answer]:
     """All branches of all rows of all lanes in one call of the field, and one of the weak field if any is its."""
     # (branch, lane, positions) in the order of the batch: unconditional rows first, as diffusers does.
     blocks: list[tuple[Branch, int, list[int]]] = []
@@ -260,7 +297,8 @@ def _ask(field: Field, weak: Field | None, lanes: list[_Lane]) -> list[Answer]:
                 blocks.append((name, k, index))
     heard: list[dict[Branch, tuple[list[int], Prediction]]] = [{} for _ in lanes]
     if blocks:
-        prediction = _predict(field, weak, [(points[k][i], name) for name, k, index in blocks for i in index])
+        questions = [(points[k][i], name) for name, k, index in blocks for i in index]
+        prediction = _predict(field, weak, questions, controls)
     start = 0
     for name, k, index in blocks:
         heard[k][name] = (index, prediction.take(slice(start, start + len(index))))
@@ -271,7 +309,12 @@ def _ask(field: Field, weak: Field | None, lanes: list[_Lane]) -> list[Answer]:
     ]
 
 
-def _predict(field: Field, weak: Field | None, questions: list[tuple[_Point, Branch]]) -> Prediction:
+def _predict(
+    field: Field,
+    weak: Field | None,
+    questions: list[tuple[_Point, Branch]],
+    controls: Sequence[Control] = (),
+) -> Prediction:
     """One row per question; what is the same, as in all rows of a sweep at its start, is asked once."""
     places: dict[Hashable, int] = {}
     distinct: list[tuple[_Point, Told]] = []
@@ -290,7 +333,12 @@ def _predict(field: Field, weak: Field | None, questions: list[tuple[_Point, Bra
         if index and asked is not None:
             x = torch.stack([distinct[k][0].x for k in index])
             t = torch.stack([distinct[k][0].t for k in index])
-            answers.append(asked.predict(x, t, asked.encode([distinct[k][1][1] for k in index])))
+            with ExitStack() as stack:
+                for control in () if is_weak else controls:
+                    batch = [distinct[k] for k in index]
+                    who = [Asked(point.index, point.step, point.stage, told[0]) for point, told in batch]
+                    stack.enter_context(control.during_call(who))
+                answers.append(asked.predict(x, t, asked.encode([distinct[k][1][1] for k in index])))
             order += index
     kind = answers[0].kind
     prediction = Prediction.joined([p.replaced(kind, p.read(kind)) for p in answers])
@@ -335,7 +383,7 @@ def _tick(
     field: Field, weak: Field | None, lanes: list[_Lane], controls: Sequence[Control]
 ) -> tuple[list[Answer], list[Stepped]]:
     answers, stepped = [], []
-    for lane, answer in zip(lanes, _ask(field, weak, lanes), strict=True):
+    for lane, answer in zip(lanes, _ask(field, weak, lanes, controls), strict=True):
         prediction = answer.guided
         for control in controls:
             prediction = control.after_query(answer.rows, answer.step, prediction)

@@ -1,0 +1,299 @@
+"""Attention inside the denoiser: looked at, and edited while a run goes on (Hertz et al. 2022, prompt-to-prompt).
+
+`AttentionEdits` is a control of the driver. Around each call of the denoiser it puts its own processor into the
+layers it needs, which computes the probabilities softmax(Q K^T / sqrt(d)) explicitly, and takes it out again. Which
+step it is comes from the driver, so a solver that asks twice per step is edited twice in the same step. A layer is
+known by its kind and by its grid of queries, never by its place in a list.
+
+In the steps below their fraction of all, edited rows get
+
+    cross-attention:  A* = A_source M, where the token has a counterpart (alignment.py); then A*_j <- c_j A*_j
+    self-attention:   A* = A_source, on grids up to 16 x 16
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from playground.errors import ModelError, RecipeError
+from playground.images.alignment import Alignment
+from playground.sampling import Asked, Control
+
+SELF_GRID = 16 * 16
+"""Self-attention is copied on grids of at most this many queries: finer ones hold texture, not layout."""
+
+SHOWN_GRID = 32 * 32
+"""Maps are kept for looking at on grids of at most this many queries."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is done to one row of a run, in comparison with its first row, the source.
+
+    Attributes:
+        alignment: which source token each token reads.
+        cross: [L] per token of the row, the steps (from the first) in which it reads the source's attention.
+        self_steps: the steps in which self-attention is the source's.
+        weights: [L] factor of each token's attention (1: as it is).
+        renormalise: whether the weighted attention is divided by its sum.
+    """
+
+    alignment: Alignment
+    cross: Tensor
+    self_steps: int
+    weights: Tensor
+    renormalise: bool = False
+
+    def reads(self, step: int) -> Hashable:
+        """What matters of it in a step."""
+        active = (self.cross > step) & ~self.alignment.own
+        parts = [active, self.weights, torch.tensor([step < self.self_steps, self.renormalise])]
+        if bool(active.any()):
+            parts.append(self.alignment.matrix[:, active])
+        return blake2b(b"".join(p.contiguous().numpy().tobytes() for p in parts), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Local blend: outside where the chosen words attend, edited rows are the source.
+
+    Attributes:
+        tokens: per row of the run, the tokens of its chosen words; a row without any is not blended.
+        start: the first step in which it acts.
+        threshold: of the map divided by its largest value.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    start: int = 4
+    threshold: float = 0.3
+
+
+@dataclass
+class Maps:
+    """Cross-attention of one step (its first evaluation), averaged over heads and layers of a grid.
+
+    Attributes:
+        before, after: per grid (height, width), [R, height * width, L] of all rows, before and after editing.
+        mask: [R, height, width] of the local blend after this step, None without one.
+    """
+
+    before: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    after: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+
+class AttentionEdits(Control):
+    """Edits the attention of rows 1, 2, ... of a run by that of row 0, and keeps the maps of all.
+
+    Args:
+        network: diffusers' UNet2DConditionModel.
+        latent: (height, width) of the latents.
+        edits: one per row after the first.
+        blend: the local blend, if any.
+
+    Raises:
+        ModelError: for a network without cross-attention layers.
+    """
+
+    def __init__(self, network: Any, latent: tuple[int, int], edits: Sequence[Edit], blend: Blend | None = None):
+        self.layers = {
+            name: layer for name, layer in network.named_modules() if name.endswith((".attn1", ".attn2"))
+        }
+        if not any(name.endswith(".attn2") for name in self.layers):
+            raise ModelError(
+                "Prompt-to-prompt needs a denoiser with cross-attention layers, and this model has none."
+            )
+        self.latent, self.edits, self.blend = latent, list(edits), blend
+        self.rows = len(self.edits) + 1
+        self._asked: list[Asked] = []
+        self._sums: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        self._total: Tensor | None = None
+        self._noted: Maps | None = None
+
+    # --- what the driver calls ------------------------------------------------------------------------
+
+    @contextmanager
+    def during_call(self, asked: Sequence[Asked]) -> Iterator[None]:
+        self._asked, self._sums = list(asked), {}
+        kept = {name: layer.processor for name, layer in self.layers.items()}
+        try:
+            for name, layer in self.layers.items():
+                layer.processor = _Explicit(self, name.endswith(".attn2"), kept[name])
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.processor = kept[name]
+        self._note(asked[0].step, asked[0].stage)
+
+    def after_step(self, plan_rows: list[int], step: int, x: Tensor, s: Tensor) -> Tensor:
+        if self.blend is None or self._total is None or step < self.blend.start:
+            return x
+        mask = self._mask(x.shape[-2:]).to(x)
+        if self._noted is not None:
+            self._noted.mask = mask[:, 0].half().cpu()
+        return torch.where(mask.bool(), x, x[:1])
+
+    def reads(self, step: int) -> Hashable:
+        blend = self.blend
+        chosen = None if blend is None else (blend.tokens, blend.threshold, step >= blend.start)
+        return tuple(edit.reads(step) for edit in self.edits), chosen
+
+    def remember(self) -> Any:
+        return self._total
+
+    def recall(self, memory: Any) -> None:
+        self._total = memory
+
+    def noted(self) -> Maps | None:
+        return self._noted
+
+    # --- what the layers call -------------------------------------------------------------------------
+
+    def grid(self, queries: int) -> tuple[int, int]:
+        """The (height, width) of a layer's queries: the latents', halved some times."""
+        height, width = self.latent
+        while height * width > queries and height * width > 1:
+            height, width = math.ceil(height / 2), math.ceil(width / 2)
+        return height, width
+
+    def cross(self, probabilities: Tensor) -> Tensor:
+        """Edit the cross-attention of a layer, [B, heads, queries, L], and keep its mean over heads."""
+        places = self._places(probabilities)
+        if not places:
+            return probabilities
+        step = self._asked[0].step
+        made = probabilities
+        if any(self._changes(edit, step) for edit in self.edits):
+            made = probabilities.clone()
+            source = probabilities[places[0]].float()
+            for row, edit in enumerate(self.edits, start=1):
+                own = probabilities[places[row]].float()
+                made[places[row]] = self._edited(edit, step, source, own).to(made.dtype)
+        if probabilities.shape[2] <= SHOWN_GRID:
+            index = [places[row] for row in range(self.rows)]
+            both = probabilities[index].float().mean(1), made[index].float().mean(1)
+            self._sums.setdefault(self.grid(probabilities.shape[2]), []).append(both)
+        return made
+
+    def self_attention(self, probabilities: Tensor) -> Tensor:
+        """Copy the source's self-attention, [B, heads, queries, queries], into the rows whose edit says so."""
+        places = self._places(probabilities)
+        copied = [row for row, e in enumerate(self.edits, start=1) if self._asked[0].step < e.self_steps]
+        if not places or not copied:
+            return probabilities
+        made = probabilities.clone()
+        for row in copied:
+            made[places[row]] = probabilities[places[0]]
+        return made
+
+    @staticmethod
+    def _changes(edit: Edit, step: int) -> bool:
+        return bool((edit.cross > step).any()) or bool((edit.weights != 1).any())
+
+    @staticmethod
+    def _edited(edit: Edit, step: int, source: Tensor, own: Tensor) -> Tensor:
+        """One row's attention [heads, queries, L] from the source's and its own."""
+        device = own.device
+        reading = ((edit.cross > step) & ~edit.alignment.own).to(device)
+        value = own
+        if bool(reading.any()):
+            value = torch.where(reading, source @ edit.alignment.matrix.to(device), own)
+        if bool((edit.weights != 1).any()):
+            value = value * edit.weights.to(device)
+            if edit.renormalise:
+                total = value.sum(-1, keepdim=True)
+                value = value / torch.where(total.abs() > 1e-6, total, 1.0)
+        return value
+
+    def _places(self, probabilities: Tensor) -> dict[int, int]:
+        """Where in the batch the conditional rows are; empty where they were not asked."""
+        if len(probabilities) != len(self._asked):
+            raise RecipeError(
+                f"Prompt-to-prompt computes its {self.rows} pictures together, and memory is too short for that."
+            )
+        return {a.row: i for i, a in enumerate(self._asked) if a.role == "cond"}
+
+    # --- after a call ---------------------------------------------------------------------------------
+
+    def _note(self, step: int, stage: int) -> None:
+        if stage or not self._sums:
+            return
+        means = {
+            grid: tuple(torch.stack(part).mean(0) for part in zip(*pairs, strict=True))
+            for grid, pairs in self._sums.items()
+        }
+        self._noted = Maps(
+            {grid: before.half().cpu() for grid, (before, _) in means.items()},
+            {grid: after.half().cpu() for grid, (_, after) in means.items()},
+        )
+        if self.blend is not None:
+            after = means[self._blend_grid(means)][1]
+            chosen = torch.zeros(after.shape[:2])
+            for row, tokens in enumerate(self.blend.tokens):
+                if tokens:
+                    chosen[row] = after[row][:, list(tokens)].mean(-1).cpu()
+            # A new tensor each time: an older one may have been remembered.
+            self._total = chosen if self._total is None else self._total + chosen
+
+    @staticmethod
+    def _blend_grid(means: dict[tuple[int, int], Any]) -> tuple[int, int]:
+        """The finest grid of at most 16 x 16 (or so), where the maps are sharpest in meaning."""
+        small = [grid for grid in means if min(grid) <= 16]
+        return max(small or means, key=lambda grid: grid[0] * grid[1])
+
+    def _mask(self, size: torch.Size) -> Tensor:
+        """[R, 1, h, w], 1 where a row is itself and 0 where it is the source; the source is itself everywhere."""
+        assert self._total is not None and self.blend is not None
+        total = self._total
+        height, width = self.grid(total.shape[1])
+        maps = F.max_pool2d(total.reshape(-1, 1, height, width), 3, 1, 1)
+        maps = F.interpolate(maps, size=tuple(size))
+        strongest = maps.amax((1, 2, 3), keepdim=True)
+        mask = (maps / torch.where(strongest > 0, strongest, 1.0)) > self.blend.threshold
+        union = (mask | mask[:1]).float()
+        for row, tokens in enumerate(self.blend.tokens):
+            if row == 0 or not tokens:
+                union[row] = 1.0
+        return union
+
+
+class _Explicit:
+    """The processor of a layer during one call: attention with its probabilities in sight."""
+
+    def __init__(self, edits: AttentionEdits, crosses: bool, usual: Any):
+        self.edits, self.crosses, self.usual = edits, crosses, usual
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> Tensor:
+        if not self.crosses and hidden_states.shape[1] > SELF_GRID:
+            # Large self-attention maps would not fit into memory, and are not edited.
+            return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **options)
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        batch = len(hidden_states)
+        mask = attn.prepare_attention_mask(attention_mask, context.shape[1], batch)
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(context))
+        value = attn.head_to_batch_dim(attn.to_v(context))
+        probabilities = attn.get_attention_scores(query, key, mask).unflatten(0, (batch, -1))
+        made = self.edits.cross if self.crosses else self.edits.self_attention
+        out = torch.bmm(made(probabilities).flatten(0, 1), value)
+        out = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(out)))
+        if attn.residual_connection:
+            out = out + hidden_states
+        return out / attn.rescale_output_factor

@@ -1,0 +1,222 @@
+"""Prompt-to-prompt: edit the words, keep the picture (Hertz et al. 2022).
+
+The source prompt and its edits denoise together from one noise; the edits' rows take over attention from the
+source's row, which nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from playground.errors import RecipeError
+from playground.images.alignment import Alignment, Word, align
+from playground.images.attention import AttentionEdits, Blend, Edit, Maps
+from playground.images.models import TextEncoder, TextToImageModel
+from playground.images.text_to_image import Generated, Progress
+from playground.images.text_to_image import run as run_rows
+from playground.plan import Plan
+from playground.recipes import PROMPT_LIMIT, RECIPES, TextToImage
+from playground.reuse import Prefixes
+from playground.sampling import Evaluated
+from playground.schedules import Schedule
+
+Prompt = Annotated[str, Field(max_length=PROMPT_LIMIT)]
+WordNumber = tuple[Annotated[int, Field(ge=0, le=3)], Annotated[int, Field(ge=0, le=200)], float]
+"""(prompt, word, value): prompt 0 is the source, 1 the first edit; words are counted from 0."""
+
+
+class PromptToPrompt(TextToImage):
+    """A source prompt and edited ones, from one noise and with shared attention."""
+
+    tab: ClassVar[str] = "prompt-to-prompt"
+
+    prompt: str = Field(
+        "a cat on the grass", title="source prompt", max_length=PROMPT_LIMIT, description="the picture to keep"
+    )
+    edits: tuple[Prompt, ...] = Field(
+        ("a dog on the grass",), title="edited prompts", max_length=3, description="each one is a picture beside it"
+    )
+    method: Literal["auto", "replace", "refine"] = Field(
+        "auto",
+        title="alignment",
+        description="replace swaps words; refine adds some; auto: replace where both have equally many words",
+    )
+    cross: float = Field(
+        0.8,
+        title="cross-attention fraction",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.05},
+        description="share of the steps in which words attend where the source's did",
+    )
+    own_cross: tuple[WordNumber, ...] = Field(
+        (), title="fraction of single words", max_length=16, description="(prompt, word, fraction)"
+    )
+    self_fraction: float = Field(
+        0.4,
+        title="self-attention fraction",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.05},
+        description="share of the steps in which places attend to places as in the source: layout and shape",
+    )
+    weights: tuple[WordNumber, ...] = Field(
+        (), title="weights of words", max_length=16, description="(prompt, word, factor of its attention)"
+    )
+    renormalise: Literal["no", "yes"] = Field(
+        "no", title="renormalise", description="divide weighted attention by its sum, so that it adds up to 1 again"
+    )
+    blend: tuple[tuple[Annotated[int, Field(ge=0, le=3)], Annotated[int, Field(ge=0, le=200)]], ...] = Field(
+        (), title="local blend", max_length=16, description="(prompt, word): pictures differ only where they attend"
+    )
+    threshold: float = Field(
+        0.3,
+        title="blend threshold",
+        ge=0.05,
+        le=0.95,
+        json_schema_extra={"step": 0.05},
+        description="a place belongs to a word from this share of its strongest attention",
+    )
+
+    @model_validator(mode="after")
+    def _numbers(self) -> Self:
+        if any(not 0 <= value <= 1 for _, _, value in self.own_cross):
+            raise ValueError("The fraction of a single word lies between 0 and 1.")
+        if any(not -2 <= value <= 10 for _, _, value in self.weights):
+            raise ValueError("The weight of a word lies between -2 and 10.")
+        return self
+
+    def prompts(self) -> list[str]:
+        """The prompts of all rows: the source, the edits, and the source once more where its words are weighted."""
+        again = [self.prompt] if any(p == 0 and value != 1 for p, _, value in self.weights) else []
+        return [self.prompt, *self.edits, *again]
+
+    def plan(self, schedule: Schedule) -> Plan:
+        if self.sweep:
+            raise RecipeError("A sweep over w is part of the tab Text to image.")
+        one = self.model_copy(update={"pictures": 1})
+        (row,) = TextToImage.plan(one, schedule).rows
+        if not isinstance(row.cond, str):
+            raise RecipeError("Prompt-to-prompt edits plain prompts: parts joined by AND have no single attention.")
+        return Plan(
+            tuple(replace(row, cond=p, edit=f"edit {i}" if i else None) for i, p in enumerate(self.prompts()))
+        )
+
+
+@dataclass
+class Prompted(Generated):
+    """What prompt-to-prompt made: row 0 is the source, the others are its edits.
+
+    Attributes:
+        alignments: one per edit.
+    """
+
+    alignments: tuple[Alignment, ...] = ()
+
+    def maps(self, step: int) -> Maps:
+        """The cross-attention of a step."""
+        noted = self.trace[step].noted[0]
+        assert isinstance(noted, Maps)
+        return noted
+
+
+def steps_of(fraction: float, steps: int) -> int:
+    """The number of steps that a fraction covers, rounded down."""
+    return int(fraction * steps + 1e-9)
+
+
+def edits_of(recipe: PromptToPrompt, text: TextEncoder) -> list[Edit]:
+    """The edits of a recipe's rows after the first.
+
+    Raises:
+        RecipeError: for prompts that cannot be aligned, and words that a prompt does not have.
+    """
+    prompts = recipe.prompts()
+    made = []
+    for index in range(1, len(prompts)):
+        again = index > len(recipe.edits)  # the source once more, weighted
+        number = 0 if again else index
+        alignment = align(recipe.prompt, prompts[index], text, "replace" if again else recipe.method)
+        cross = torch.full((len(alignment.own),), steps_of(recipe.cross, recipe.steps))
+        weights = torch.ones(len(alignment.own))
+        for values, kind in ((recipe.own_cross, "cross"), (recipe.weights, "weights")):
+            for prompt, word, value in values:
+                if prompt != number:
+                    continue
+                tokens = _tokens(alignment.target, word, prompts[index])
+                if kind == "cross":
+                    cross[tokens] = steps_of(value, recipe.steps)
+                else:
+                    weights[tokens] = value
+        self_steps = steps_of(recipe.self_fraction, recipe.steps)
+        made.append(Edit(alignment, cross, self_steps, weights, recipe.renormalise == "yes"))
+    return made
+
+
+def blend_of(recipe: PromptToPrompt, edits: list[Edit], text: TextEncoder) -> Blend | None:
+    """The local blend of a recipe, None where no word is chosen."""
+    if not recipe.blend or not edits:
+        return None
+    lists = [edits[0].alignment.source, *(e.alignment.target for e in edits)]
+    chosen: list[tuple[int, ...]] = []
+    for row, words in enumerate(lists):
+        number = 0 if row > len(recipe.edits) else row
+        picked = [
+            t for prompt, word in recipe.blend if prompt == number for t in _tokens(words, word, recipe.prompt)
+        ]
+        chosen.append(tuple(picked))
+    # An edit without a chosen word of its own is blended by the source's.
+    chosen = [tokens or chosen[0] for tokens in chosen]
+    return Blend(tuple(chosen), steps_of(0.2, recipe.steps), recipe.threshold)
+
+
+def _tokens(words: tuple[Word, ...], number: int, prompt: str) -> list[int]:
+    if number >= len(words):
+        raise RecipeError(
+            f"The prompt “{prompt[:40]}” has {len(words)} words, and word {number + 1} was asked for."
+        )
+    return list(words[number].tokens)
+
+
+def run(
+    recipe: PromptToPrompt, model: TextToImageModel, prefixes: Prefixes | None = None
+) -> Iterator[Evaluated | Progress | Prompted]:
+    """Run a recipe; between any two denoiser calls something is yielded.
+
+    Args:
+        recipe: what to do.
+        model: on what.
+        prefixes: steps of earlier runs: a changed fraction repeats only the steps that it changes.
+
+    Yields:
+        Evaluated after a denoiser call, Progress after a step, Prompted at the end.
+
+    Raises:
+        RecipeError: for prompts that cannot be aligned.
+        ModelError: for a model without cross-attention.
+    """
+    edits, (_, height, width) = edits_of(recipe, model.text), model.denoiser.shape
+    blend = blend_of(recipe, edits, model.text)
+    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend)
+    for event in run_rows(recipe, model, [control], prefixes):
+        if isinstance(event, Generated):
+            alignments = tuple(e.alignment for e in edits)
+            yield Prompted(**vars(event), alignments=alignments)
+        else:
+            yield event
+
+
+def edit_prompt(recipe: PromptToPrompt, model: TextToImageModel, prefixes: Prefixes | None = None) -> Prompted:
+    """Run a recipe to its end."""
+    for event in run(recipe, model, prefixes):  # noqa: B007
+        pass
+    assert isinstance(event, Prompted)
+    return event
+
+
+RECIPES[PromptToPrompt.tab] = PromptToPrompt

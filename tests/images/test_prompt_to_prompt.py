@@ -1,0 +1,330 @@
+"""What must hold of prompt-to-prompt, on random models of every family with cross-attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from playground.errors import ModelError, RecipeError
+from playground.images.attention import AttentionEdits
+from playground.images.prompt_to_prompt import PromptToPrompt, blend_of, edit_prompt, edits_of
+from playground.images.text_to_image import generate, run
+from playground.recipes import TextToImage
+from playground.reuse import Prefixes
+
+STEPS = 5
+RECIPE = PromptToPrompt(
+    prompt="a red cat",
+    edits=("a red dog",),
+    w=4.0,
+    steps=STEPS,
+    seed=21,
+    solver="ddim",
+    cross=0.8,
+    self_fraction=0.4,
+)
+OFF = {"cross": 0.0, "self_fraction": 0.0}
+
+
+@pytest.fixture(params=["sd1", "sd2", "sdxl"])
+def model(request, models, large_models):
+    return (models | large_models)[request.param]
+
+
+def unedited(recipe, model):
+    """The same rows in the same batch and with the same kernels, nothing edited."""
+    return edit_prompt(recipe.but(**OFF, weights=(), own_cross=(), blend=()), model)
+
+
+# 1 to 3: what edits leave alone
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"cross": 1.0, "self_fraction": 1.0},
+        {"edits": ("a big red dog", "a green cat"), "blend": ((0, 2),)},
+        {"weights": ((1, 1, 5.0),)},
+        {"solver": "heun"},
+        {"solver": "ancestral"},
+    ],
+)
+def test_no_edit_changes_the_source(model, changes):
+    recipe = RECIPE.but(**changes)
+    made, plain = edit_prompt(recipe, model), unedited(recipe, model)
+    assert torch.equal(made.latents[0], plain.latents[0]) and torch.equal(made.pictures[0], plain.pictures[0])
+    assert not torch.equal(made.latents[1], plain.latents[1])
+
+
+@pytest.mark.parametrize("method", ["replace", "refine"])
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
+def test_identical_prompts_give_identical_pictures(model, method, solver):
+    recipe = RECIPE.but(edits=(RECIPE.prompt,), method=method, solver=solver, weights=((1, 1, 1.0),))
+    made = edit_prompt(recipe, model)
+    assert torch.equal(made.latents[0], made.latents[1])
+
+
+def test_nothing_switched_on_is_the_plain_batch(model):
+    made = edit_prompt(RECIPE.but(**OFF), model)
+    for prompt, latents in zip(RECIPE.prompts(), made.latents, strict=True):
+        fields = {n: getattr(RECIPE, n) for n in TextToImage.model_fields} | {"prompt": prompt}
+        alone = generate(TextToImage(**fields), model).latents[0]
+        assert (latents - alone).norm() <= 1e-4 * alone.norm()
+
+
+# 4: sums
+
+
+def test_rows_add_up_to_one_before_an_edit_and_after_replace(model):
+    made = edit_prompt(RECIPE.but(edits=("a red dog",), method="replace"), model)
+    for step in range(STEPS):
+        maps = made.maps(step)
+        for grid, before in maps.before.items():
+            assert torch.allclose(before.float().sum(-1), torch.ones(before.shape[:2]), atol=5e-3)
+            assert torch.allclose(maps.after[grid].float().sum(-1), torch.ones(before.shape[:2]), atol=5e-3)
+
+
+@pytest.mark.parametrize(("renormalise", "kept"), [("no", False), ("yes", True)])
+def test_weights_keep_the_sum_only_when_renormalised(models, renormalise, kept):
+    recipe = RECIPE.but(weights=((1, 2, 6.0),), renormalise=renormalise)
+    after = edit_prompt(recipe, models["sd1"]).maps(0).after
+    after = next(iter(after.values()))[1].float().sum(-1)
+    assert torch.allclose(after, torch.ones_like(after), atol=5e-3) == kept
+
+
+# 5 and 6: what an edit does to the maps
+
+
+def takes_over(made, step, words):
+    """Whether these words attend as their counterparts, in one step: A* = A_source M, on every grid."""
+    (alignment,) = made.alignments
+    tokens = [t for k in words for t in alignment.target[k].tokens]
+    pairs = zip(made.maps(step).before.values(), made.maps(step).after.values(), strict=True)
+    return all(
+        torch.allclose(after[1].float()[:, tokens], (before[0].float() @ alignment.matrix)[:, tokens], atol=1e-3)
+        for before, after in pairs
+    )
+
+
+def test_a_swapped_word_attends_where_its_counterpart_did(model):
+    made = edit_prompt(RECIPE.but(cross=0.6), model)
+    assert [takes_over(made, k, [0, 1, 2]) for k in range(STEPS)] == [True, True, True, False, False]
+    for step in range(STEPS):
+        for before, after in zip(made.maps(step).before.values(), made.maps(step).after.values(), strict=True):
+            assert torch.equal(after[0], before[0])
+            assert torch.equal(after[1], before[1]) == (step >= 3)
+
+
+def test_a_weight_scales_exactly_its_column(model):
+    recipe = RECIPE.but(**OFF, weights=((1, 2, 3.0),))
+    made = edit_prompt(recipe, model)
+    before, after = (next(iter(m.values()))[1].float() for m in (made.maps(0).before, made.maps(0).after))
+    factors = torch.ones(before.shape[-1])
+    factors[list(made.alignments[0].target[2].tokens)] = 3.0
+    assert torch.allclose(after, before * factors, rtol=2e-3, atol=1e-6)
+
+
+def test_a_weight_on_the_source_is_a_picture_of_its_own(models):
+    recipe = RECIPE.but(edits=(), weights=((0, 1, 5.0),))
+    made, plain = (
+        edit_prompt(recipe, models["sd1"]),
+        edit_prompt(recipe.but(edits=("a red cat",), weights=()), models["sd1"]),
+    )
+    assert len(made.pictures) == 2
+    assert torch.equal(made.latents[0], plain.latents[0]) and not torch.equal(made.latents[1], made.latents[0])
+
+
+def test_a_word_can_have_a_fraction_of_its_own(models):
+    made = edit_prompt(RECIPE.but(cross=1.0, own_cross=((1, 2, 0.2),)), models["sd1"])
+    for step in range(STEPS):
+        assert takes_over(made, step, [0, 1])
+        assert takes_over(made, step, [2]) == (step < 1)
+
+
+# 7: local blend
+
+
+def control_of(recipe, model):
+    edits = edits_of(recipe, model.text)
+    _, h, w = model.denoiser.shape
+    return AttentionEdits(model.denoiser.network, (h, w), edits, blend_of(recipe, edits, model.text))
+
+
+@pytest.mark.parametrize(("threshold", "of"), [(-1.0, "itself"), (2.0, "the source")])
+def test_a_full_mask_changes_nothing_and_an_empty_one_gives_the_source(models, threshold, of):
+    model = models["sd1"]
+    recipe = RECIPE.but(blend=((0, 2), (1, 2)))
+    made = control_of(recipe, model)
+    object.__setattr__(made.blend, "threshold", threshold)
+    object.__setattr__(made.blend, "start", 0)
+    blended = last(run(recipe, model, [made]))
+    plain = edit_prompt(recipe.but(blend=()), model)
+    assert torch.equal(blended.latents[0], plain.latents[0])
+    assert torch.equal(blended.latents[1], plain.latents[1 if of == "itself" else 0])
+
+
+def last(events):
+    for event in events:  # noqa: B007
+        pass
+    return event
+
+
+def test_outside_the_mask_the_edit_is_the_source(model):
+    # A random network attends nearly evenly: the threshold that cuts its maps in two lies close to 1.
+    for threshold in (0.9, 0.95, 0.98, 0.99, 0.995, 0.999):
+        control = control_of(RECIPE.but(blend=((0, 2), (1, 2))), model)
+        object.__setattr__(control.blend, "threshold", threshold)
+        made = last(run(RECIPE, model, [control]))
+        mask = made.trace[-1].noted[0].mask[1].bool()
+        if mask.float().mean() < 1:
+            break
+    assert 0 < mask.float().mean() < 1
+    assert torch.equal(made.latents[1][:, ~mask], made.latents[0][:, ~mask])
+    assert not torch.equal(made.latents[1][:, mask], made.latents[0][:, mask])
+
+
+# 8: repetition, order, w = 1
+
+
+def test_two_runs_agree_to_the_bit(model):
+    assert torch.equal(edit_prompt(RECIPE, model).latents, edit_prompt(RECIPE, model).latents)
+
+
+def test_the_order_of_prompts_and_their_number_do_not_matter(model):
+    edits = ("a red dog", "a green cat")
+    both = edit_prompt(RECIPE.but(edits=edits), model).latents
+    swapped = edit_prompt(RECIPE.but(edits=edits[::-1]), model).latents
+    alone = edit_prompt(RECIPE.but(edits=edits[:1]), model).latents
+    for a, b in ((both[1], swapped[2]), (both[2], swapped[1]), (both[1], alone[1])):
+        assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+def test_it_works_without_guidance(models):
+    made = edit_prompt(RECIPE.but(w=1.0), models["sd1"])
+    assert made.count.sample_forwards == 2 * STEPS
+    assert not torch.equal(made.latents[0], made.latents[1])
+
+
+# 9: the maps are those of the network
+
+
+def test_kept_maps_are_those_of_a_brute_force_capture(model):
+    """The probabilities that the layers compute, taken from the queries and keys with hooks."""
+    recipe = RECIPE.but(**OFF, w=1.0, steps=1)
+    found, handles, held = [], [], {}
+    for name, layer in model.denoiser.network.named_modules():
+        if name.endswith(".attn2"):
+            for part in ("to_q", "to_k"):
+                where = (name, part)
+                handles.append(
+                    getattr(layer, part).register_forward_hook(
+                        lambda m, i, out, where=where: held.update({where: out})
+                    )
+                )
+
+            def done(module, inputs, output, name=name):
+                heads = module.heads
+                q, k = (held[name, p].unflatten(-1, (heads, -1)).transpose(1, 2) for p in ("to_q", "to_k"))
+                found.append(torch.softmax(q @ k.mT * module.scale, -1).mean(1))
+
+            handles.append(layer.register_forward_hook(done))
+    try:
+        made = edit_prompt(recipe, model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for (height, width), before in made.maps(0).before.items():
+        expected = torch.stack([p for p in found if p.shape[1] == height * width]).mean(0)
+        assert torch.allclose(before.float(), expected, atol=1e-3)
+
+
+# The machinery
+
+
+def test_processors_are_put_back_also_after_an_error(models, monkeypatch):
+    model = models["sd1"]
+    before = dict(model.denoiser.network.attn_processors)
+    events = run(RECIPE, model, [control_of(RECIPE, model)])
+    next(events)
+    assert model.denoiser.network.attn_processors == before  # between two calls, others use the network
+    events.close()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(AttentionEdits, "cross", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        edit_prompt(RECIPE, model)
+    assert model.denoiser.network.attn_processors == before
+
+
+def test_runs_that_take_turns_do_not_touch_each_other(models):
+    model = models["sd1"]
+    plain = TextToImage(prompt="a red cat", steps=STEPS, seed=3)
+    alone = generate(plain, model)
+    edited = edit_prompt(RECIPE, model)
+    a, b = run(plain, model), run(RECIPE, model, [control_of(RECIPE, model)])
+    ends = {}
+    for _ in range(4 * STEPS):
+        for name, events in (("a", a), ("b", b)):
+            event = next(events, None)
+            if event is not None:
+                ends[name] = event
+    assert torch.equal(ends["a"].latents, alone.latents)
+    assert torch.equal(ends["b"].latents, edited.latents)
+
+
+def test_a_changed_fraction_repeats_only_its_steps(models):
+    model, prefixes = models["sd1"], Prefixes()
+    recipe = RECIPE.but(steps=20, cross=0.8, self_fraction=0.3)
+    edit_prompt(recipe, model, prefixes)
+    again = edit_prompt(recipe.but(cross=0.6), model, prefixes)
+    assert again.taken_over == 12 and again.count.evaluations == 8
+    fresh = edit_prompt(recipe.but(cross=0.6), model)
+    assert torch.equal(again.latents, fresh.latents)
+    for step in range(20):
+        for grid, after in again.maps(step).after.items():
+            assert torch.equal(after, fresh.maps(step).after[grid])
+
+
+def test_a_blended_run_goes_on_from_its_remembered_maps(models):
+    model, prefixes = models["sd1"], Prefixes()
+    recipe = RECIPE.but(steps=10, cross=0.8, blend=((0, 2), (1, 2)), threshold=0.8)
+    edit_prompt(recipe, model, prefixes)
+    again = edit_prompt(recipe.but(cross=0.6), model, prefixes)
+    assert again.taken_over == 6
+    assert torch.equal(again.latents, edit_prompt(recipe.but(cross=0.6), model).latents)
+
+
+def test_the_solver_asks_twice_and_the_step_counts_once(models):
+    made = edit_prompt(RECIPE.but(solver="heun", cross=0.6), models["sd1"])
+    assert [takes_over(made, k, [0, 1, 2]) for k in range(STEPS)] == [True, True, True, False, False]
+
+
+def test_a_batch_that_does_not_fit_is_one_sentence(models, monkeypatch):
+    model = models["sd1"]
+    monkeypatch.setattr(model.denoiser.batches, "limit", 2)
+    with pytest.raises(RecipeError, match="together, and memory is too short"):
+        edit_prompt(RECIPE, model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": ((1, 9, 2.0),)}, "has 3 words"),
+        ({"weights": ((1, 1, 11.0),)}, "between -2 and 10"),
+        ({"own_cross": ((1, 1, 1.5),)}, "between 0 and 1"),
+        ({"prompt": "a cat AND a dog"}, "plain prompts"),
+        ({"sweep": (1.0, 2.0)}, "Text to image"),
+        ({"edits": ("a cat " * 100,)}, "cannot be aligned"),
+    ],
+)
+def test_what_cannot_be_done_is_said(models, changes, words):
+    with pytest.raises(RecipeError, match=words):
+        edit_prompt(RECIPE.but(**changes), models["sd1"])
+
+
+def test_a_model_without_cross_attention_is_refused(large_models):
+    with pytest.raises(ModelError, match="cross-attention"):
+        edit_prompt(RECIPE, large_models["sd3"])
