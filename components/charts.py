@@ -55,3 +55,26 @@ def guidance_norms(norms: GuidanceNorms) -> go.Figure:
         yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": "cosine"},
     )
     return figure
+
+
+def guidance_parts(norms: GuidanceNorms) -> go.Figure:
+    """The parts of D = x0_c - x0_u along and across x0_c, over the steps of a run."""
+    figure = _figure(240)
+    steps = list(range(1, len(norms.t) + 1))
+    hover = "step %{x}, t = %{customdata:.3f}: %{y:.4f}<extra>%{fullData.name}</extra>"
+    for name, values, colour, dash in (
+        ("D<sub>∥</sub> (along x₀ of c)", norms.along, PALETTE["cond"], "solid"),
+        ("D<sub>⊥</sub> (across it)", norms.across, PALETTE["guided"], "dash"),
+    ):
+        figure.add_scatter(
+            x=steps,
+            y=[None if v != v else v for v in values],
+            customdata=norms.t,
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "dash": dash, "width": 2},
+            marker={"size": 4},
+            hovertemplate=hover,
+        )
+    figure.update_layout(xaxis_title="step (noise → data)", yaxis_title="root mean square, in x₀")
+    return figure

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from playground.errors import RecipeError
 from playground.grids import GRIDS, make_grid
-from playground.guidance import RULES
+from playground.guidance import RULES, Composed, Guidance
 from playground.plan import Plan, Row
 from playground.schedules import Schedule
 from playground.solvers import SOLVERS
@@ -179,7 +179,56 @@ else:
 PROMPT_LIMIT = 1000
 
 
-class TextToImage(Recipe):
+def rule_fields(rule: str) -> dict[str, str]:
+    """The names in a recipe of a rule's own parameters, by their names in the rule: eta of APG is `apg_eta`."""
+    return {name: f"{rule}_{name}" for name in RULES[rule].parameters()}
+
+
+def _parameter_fields() -> dict[str, Any]:
+    """A recipe field for every parameter that a rule declares."""
+    made: dict[str, Any] = {}
+    for rule, kind in RULES.items():
+        for name, p in kind.parameters().items():
+            info = Field(
+                p.default,
+                title=p.title,
+                ge=p.low,
+                le=p.high,
+                json_schema_extra={"step": p.step},
+                description=p.help,
+            )
+            made[rule_fields(rule)[name]] = (type(p.default), info)
+    return made
+
+
+if TYPE_CHECKING:
+    _RuleParameters = Recipe
+else:
+    _RuleParameters = create_model("_RuleParameters", __base__=Recipe, **_parameter_fields())
+
+
+class Guided(_RuleParameters):
+    """Base of experiments with a guidance rule: it has the parameters of all rules, named as `rule_fields` says.
+
+    Links carry only what is not at its default, so those of rules that are not chosen cost nothing.
+    """
+
+    def make_rule(self, name: str, w: float, low: float, high: float) -> Guidance:
+        """A rule with this recipe's parameters."""
+        own = {parameter: getattr(self, field) for parameter, field in rule_fields(name).items()}
+        return RULES[name](w=w, low=low, high=high, **own)
+
+
+if TYPE_CHECKING:
+    AxisName: TypeAlias = str
+else:
+    AxisName = Literal["none", "low", "high", "steps", *_parameter_fields()]
+
+MAX_SWEEP = 32
+"""Pictures of one sweep."""
+
+
+class TextToImage(Guided):
     """A prompt, noise and a guidance scale become pictures."""
 
     tab: ClassVar[str] = "text-to-image"
@@ -189,7 +238,7 @@ class TextToImage(Recipe):
         "a cat on the grass",
         title="prompt",
         max_length=PROMPT_LIMIT,
-        description="the condition c; empty means unconditional",
+        description="the condition c; AND in capitals joins parts, as in: a cat AND NOT a tree AND snow :0.5",
     )
     negative: str = Field(
         "",
@@ -198,6 +247,9 @@ class TextToImage(Recipe):
         description="takes the place of the empty prompt in u, so guidance moves away from it",
     )
     rule: RuleName = Field("cfg", title="guidance rule", description="how the two predictions c and u are combined")
+    weak_model: str = Field(
+        "", title="weak model", max_length=200, description="takes the place of u in autoguidance; same latents"
+    )
     w: float = Field(
         4.0,
         title="guidance w",
@@ -265,6 +317,12 @@ class TextToImage(Recipe):
     sweep: tuple[Annotated[float, Field(ge=-1, le=15)], ...] = Field(
         (), title="sweep over w", max_length=16, description="guidance scales run side by side from one noise"
     )
+    across: AxisName = Field(
+        "none", title="second axis", description="what else changes in a sweep, from row to row of its table"
+    )
+    values: tuple[float, ...] = Field(
+        (), title="values of the second axis", max_length=8, description="one row of the table for each"
+    )
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -272,8 +330,44 @@ class TextToImage(Recipe):
             raise ValueError("The guidance window is empty: its end lies above its start.")
         return self
 
+    def singles(self) -> list[Self]:
+        """The recipe of each picture on its own, in the order of the plan's rows: along w first.
+
+        Raises:
+            RecipeError: for a sweep that is too large, or a second axis that is impossible.
+        """
+        alone: dict[str, Any] = {"sweep": (), "across": "none", "values": (), "pictures": 1}
+        if not self.sweep:
+            return [self.model_copy(update=alone | {"seed": self.seed + i}) for i in range(self.pictures)]
+        lines = [self.model_copy(update=alone)]
+        if self.across != "none" and self.values:
+            if len(self.sweep) * len(self.values) > MAX_SWEEP:
+                raise RecipeError(f"A sweep can have {MAX_SWEEP} pictures at most.")
+            if self.across not in ("low", "high", "steps", *rule_fields(self.rule).values()):
+                axis = title(type(self), self.across)
+                raise RecipeError(f"The rule {RULES[self.rule].title} has no {axis} to put on the second axis.")
+            lines = [self.but(**alone, **{self.across: value}) for value in self.values]
+        return [line.model_copy(update={"w": w}) for line in lines for w in self.sweep]
+
+    def condition(self) -> str | Composed:
+        """How the prompt is read. Raises RecipeError where its parts cannot be joined."""
+        return Composed.read(self.prompt)
+
+    def texts(self) -> list[str]:
+        """What the text encoder is given: the prompt, or its parts, and the negative prompt if there is one."""
+        condition = self.condition()
+        parts = [str(c) for c, _ in condition.parts] if isinstance(condition, Composed) else [condition]
+        return [*parts, self.negative] if self.negative else parts
+
     def plan(self, schedule: Schedule) -> Plan:
-        """One row per picture, or per scale of the sweep (all from the first picture's noise)."""
+        """One row per picture, or per setting of the sweep (all from the first picture's noise)."""
+        if RULES[self.rule].weak and self.weak_model in ("", self.model):
+            raise RecipeError(
+                "Autoguidance needs a weak model: choose one for it, of the same latents, or take another rule."
+            )
+        return Plan(tuple(single._row(schedule) for single in self.singles()))
+
+    def _row(self, schedule: Schedule) -> Row:
         times = tuple(make_grid(self.grid, schedule, self.steps).tolist())
         solver = SOLVERS[self.solver]
         variable: str | None = None
@@ -283,15 +377,9 @@ class TextToImage(Recipe):
             variable = "t" if pure else solver.variables[0]
         elif self.variable in solver.variables:
             variable = self.variable
-        make_rule = RULES[self.rule]
-
-        def row(seed: int, w: float) -> Row:
-            rule = make_rule(w=w, low=self.low, high=self.high)
-            return Row(seed, times, self.solver, rule, self.prompt, self.negative, variable, self.eta)
-
-        if self.sweep:
-            return Plan(tuple(row(self.seed, w) for w in self.sweep))
-        return Plan(tuple(row(self.seed + i, self.w) for i in range(self.pictures)))
+        rule = self.make_rule(self.rule, self.w, self.low, self.high)
+        condition = self.condition()
+        return Row(self.seed, times, self.solver, rule, condition, self.negative, variable, self.eta)
 
 
 RECIPES: dict[str, type[Recipe]] = {r.tab: r for r in (TextToImage,)}

@@ -6,9 +6,19 @@ import torch
 from truth import scaled_linear_betas
 
 from playground.errors import RecipeError
-from playground.guidance import CFG, Guidance
+from playground.fields import Count
+from playground.guidance import CFG, RULES, Composed, Guidance
 from playground.noise import start_noise
-from playground.recipes import PROMPT_LIMIT, RECIPES, VERSION, TextToImage, bounds, recipe_from_query, title
+from playground.recipes import (
+    PROMPT_LIMIT,
+    RECIPES,
+    VERSION,
+    TextToImage,
+    bounds,
+    recipe_from_query,
+    rule_fields,
+    title,
+)
 from playground.schedules import VP, Discrete, Linear
 from playground.solvers import SOLVERS
 
@@ -28,7 +38,13 @@ CHANGED = {
     "seed": 99,
     "pictures": 3,
     "sweep": (0.0, 1.0, 4.5),
+    "weak_model": "older",
+    "across": "low",
+    "values": (0.0, 0.25),
 }
+for _rule, _kind in RULES.items():
+    for _name, _p in _kind.parameters().items():
+        CHANGED[rule_fields(_rule)[_name]] = _p.high if _p.default == _p.low else _p.low
 JARGON = re.compile(r"pydantic|[Vv]alidation|input_|type=|Literal|errors\.|https?:|[{}]|Traceback|\bNone\b|<class")
 
 
@@ -106,6 +122,9 @@ LIMITS = [
     ("pictures", "9", 8),
     ("eta", "1.5", 1),
     ("eta", "-0.5", 0),
+    ("rescale_phi", "1.5", 1),
+    ("apg_momentum", "-7", -0.9),
+    ("zero_star_still", "99", 10),
 ]
 
 
@@ -175,6 +194,10 @@ BAD = [
     ("sweep", "[[1], [2]]"),
     ("sweep", "[null]"),
     ("prompt", "\ud800"),
+    ("apg_eta", "much"),
+    ("zero_star_still", "1.5"),
+    ("across", "prompt"),
+    ("across", "w"),
     *((name, text) for name in ("w", "low", "steps", "seed", "pictures", "sweep") for text in ("true", "false")),
 ]
 
@@ -279,6 +302,11 @@ ERRORS = [
     ({"w": False}, "Guidance w must not be true or false."),
     ({"prompt": True}, "Prompt must not be true or false."),
     ({"wobble": 1}, "There is no setting called 'wobble'."),
+    ({"apg_wobble": 1}, "There is no setting called 'apg_wobble'."),
+    ({"apg_eta": 2}, "APG η must be at most 1."),
+    ({"rescale_phi": -0.1}, "Rescale φ must be at least 0."),
+    ({"zero_star_still": 1.5}, "CFG-Zero* still steps must be a whole number."),
+    ({"cfgpp_scale": float("nan")}, "CFG++ λ must be a finite number."),
 ]
 
 
@@ -426,3 +454,99 @@ def test_more_steps_than_levels_is_an_error_for_the_page():
     with pytest.raises(RecipeError) as caught:
         TextToImage(steps=30, grid="trailing").plan(short)
     assert str(caught.value) == "30 steps do not fit on this time grid, which has 20 levels."
+
+
+# Rules and their parameters.
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_parameter_of_a_rule_is_a_setting_and_reaches_it(rule):
+    names = rule_fields(rule)
+    values = {names[n]: p.high if p.default == p.low else p.low for n, p in RULES[rule].parameters().items()}
+    for name, p in RULES[rule].parameters().items():
+        info = TextToImage.model_fields[names[name]]
+        assert (info.title, info.description, info.default) == (p.title, p.help, p.default)
+        assert bounds(info) == (p.low, p.high)
+    recipe = TextToImage(rule=rule, w=3.0, low=0.2, high=0.9, solver="ddim", weak_model="older", **values)
+    (row,) = recipe.plan(TABLE).rows
+    assert row.guidance == RULES[rule](3.0, 0.2, 0.9, **{n: values[names[n]] for n in names})
+
+
+def test_links_are_silent_about_parameters_at_their_default():
+    assert TextToImage(rule="apg", apg_eta=0.5).to_query().keys() == {"tab", "v", "rule", "apg_eta"}
+
+
+def test_a_rule_that_the_solver_cannot_follow_is_refused_with_the_reason():
+    with pytest.raises(RecipeError, match="puts noise back, and Heun does not") as caught:
+        TextToImage(rule="cfgpp", solver="heun").plan(TABLE)
+    assert is_a_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("weak", ["", "emoji"])
+def test_autoguidance_wants_another_model(weak):
+    with pytest.raises(RecipeError, match="needs a weak model") as caught:
+        TextToImage(rule="auto", weak_model=weak).plan(TABLE)
+    assert is_a_sentence(str(caught.value))
+
+
+def test_a_composed_prompt_is_planned_in_parts():
+    recipe = TextToImage(prompt="a cat AND NOT snow :0.5", negative="blur")
+    (row,) = recipe.plan(TABLE).rows
+    assert row.cond == Composed((("a cat", 1.0), ("snow", -0.5)))
+    assert recipe.texts() == ["a cat", "snow", "blur"]
+    assert TextToImage(prompt="a cat and snow").texts() == ["a cat and snow"]
+    with pytest.raises(RecipeError):
+        TextToImage(prompt=" AND ".join("abcdef")).plan(TABLE)
+
+
+# Sweeps over two axes.
+
+
+def test_a_table_has_a_row_for_every_value_and_a_column_for_every_scale():
+    recipe = TextToImage(sweep=(1.0, 4.0), across="low", values=(0.0, 0.2, 0.4), seed=5, pictures=3)
+    singles = recipe.singles()
+    assert [(s.low, s.w) for s in singles] == [(v, w) for v in (0.0, 0.2, 0.4) for w in (1.0, 4.0)]
+    assert all(s.sweep == s.values == () and s.across == "none" and s.pictures == 1 for s in singles)
+    rows = recipe.plan(TABLE).rows
+    assert [(r.guidance.low, r.guidance.w) for r in rows] == [(s.low, s.w) for s in singles]
+    assert {r.seed for r in rows} == {5}
+    assert [s.plan(TABLE).rows[0] for s in singles] == list(rows)
+
+
+def test_rows_with_other_numbers_of_steps_are_one_plan():
+    plan = TextToImage(sweep=(1.0, 4.0), across="steps", values=(4, 10), solver="heun").plan(TABLE)
+    assert [len(r.times) - 1 for r in plan.rows] == [4, 4, 10, 10]
+    assert plan.lanes(TABLE) == [[0, 1], [2, 3]]
+    # One call of the model at a time for all that are not done; w = 1 needs one branch. The first question is
+    # the same in all rows.
+    assert plan.cost(TABLE) == Count(19, 2 + 3 * (6 + 18))
+
+
+def test_a_parameter_of_the_rule_can_be_the_second_axis():
+    rows = TextToImage(rule="rescale", sweep=(3.0,), across="rescale_phi", values=(0.0, 1.0)).plan(TABLE).rows
+    assert [r.guidance.phi for r in rows] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"across": "apg_eta", "values": (0.5,)}, "The rule classifier-free guidance has no APG η to put on the"),
+        ({"across": "steps", "values": (2.5,)}, "Steps must be a whole number."),
+        ({"across": "low", "values": (2.0,)}, "Window end must be at most 1."),
+        ({"across": "low", "values": (0.9,), "high": 0.5}, "The guidance window is empty"),
+        (
+            {"across": "low", "values": (0.0, 0.1, 0.2), "sweep": (1.0,) * 11},
+            "A sweep can have 32 pictures at most.",
+        ),
+    ],
+)
+def test_a_second_axis_that_is_impossible_is_one_sentence(values, said):
+    recipe = TextToImage.make(**{"sweep": (1.0, 2.0), **values})
+    with pytest.raises(RecipeError, match=re.escape(said)) as caught:
+        recipe.plan(TABLE)
+    assert is_a_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("half", [{"across": "low"}, {"values": (0.1, 0.2)}])
+def test_half_of_a_second_axis_is_none(half):
+    assert len(TextToImage(sweep=(1.0, 2.0), **half).plan(TABLE).rows) == 2

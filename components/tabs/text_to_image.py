@@ -11,41 +11,49 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from components.charts import guidance_norms
-from components.controls import control, link_script, marks
+from components.charts import guidance_norms, guidance_parts
+from components.controls import control, link_script, marks, own_query
 from components.live import Live
 from components.media import Media, data_url
 from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.grids import TITLES as GRID_TITLES
-from playground.guidance import RULES
+from playground.guidance import RULES, CFGPlusPlus, Composed
 from playground.images.models import TextToImageModel, to_uint8
 from playground.images.text_to_image import Generated
 from playground.plan import Plan
-from playground.recipes import TextToImage
+from playground.recipes import TextToImage, rule_fields, title
+from playground.schedules import Schedule
 from playground.sharing.views import NOISE_FRAMES, RunViews
 from playground.solvers import SOLVERS
 
 TITLE = "Text to image"
-NAMES = [name for name in TextToImage.model_fields if name != "sweep"]
+NAMES = [name for name in TextToImage.model_fields if name not in ("sweep", "across", "values")]
+PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values()}
+"""The controls of rules' own parameters, and whose they are."""
 SWEEP = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 15.0)
 
+ALL_ALONG = {"low": 0.0, "high": 1.0, "rule": "cfg"}
 PRESETS: dict[str, dict[str, Any]] = {
-    "Unconditional (w = 0)": {"w": 0.0, "low": 0.0, "high": 1.0},
-    "No guidance (w = 1)": {"w": 1.0, "low": 0.0, "high": 1.0},
-    "Guidance (w = 4)": {"w": 4.0, "low": 0.0, "high": 1.0},
-    "Too much (w = 14)": {"w": 14.0, "low": 0.0, "high": 1.0},
-    "Too much, but in a window": {"w": 14.0, "low": 0.3, "high": 0.8},
-    "Away from the prompt (w = −1)": {"w": -1.0, "low": 0.0, "high": 1.0},
+    "Unconditional (w = 0)": {"w": 0.0, **ALL_ALONG},
+    "No guidance (w = 1)": {"w": 1.0, **ALL_ALONG},
+    "Guidance (w = 4)": {"w": 4.0, **ALL_ALONG},
+    "Too much (w = 14)": {"w": 14.0, **ALL_ALONG},
+    "Too much, but in a window": {"w": 14.0, "low": 0.3, "high": 0.8, "rule": "cfg"},
+    "Too much, but rescaled": {"w": 14.0, **ALL_ALONG, "rule": "rescale", "rescale_phi": 0.7},
+    "Too much, but across c (APG)": {"w": 14.0, **ALL_ALONG, "rule": "apg", "apg_eta": 0.0},
+    "Away from the prompt (w = −1)": {"w": -1.0, **ALL_ALONG},
+    "Two prompts, joined by AND": {"prompt": "a cat AND a beach", "w": 4.0, **ALL_ALONG},
 }
 
 EQUATIONS = r"""
 One step needs the noise twice, with the prompt and without it, at the same $x_t$:
 
 $$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
-$$\hat\epsilon = u + w\,(c - u)$$
+"""
 
+SOLVED = r"""
 Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$
 (here $t$ runs from 1, noise, to 0, data; flow matching writes $1-t$) the solver follows the probability-flow
 ODE; stochastic solvers also add fresh noise and take it away again.
@@ -93,24 +101,59 @@ def number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def window_line(recipe: TextToImage, plan: Plan) -> str:
+def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[str]:
     """Which steps guidance acts in, in words."""
     row = plan.rows[0]
-    steps = [i + 1 for i, t in enumerate(row.times[:-1]) if len(row.guidance.branches(t, i)) == 2]
-    if recipe.w in (0.0, 1.0) or recipe.rule == "none":
-        return "One branch is enough here: the other is not computed."
+    needed = [row.guidance.branches(t, i) for i, t in enumerate(row.times[:-1])]
+    steps = [i for i, branches in enumerate(needed) if len(branches) == 2]
+    told = []
+    if still := needed.count(()):
+        told.append(f"The velocity is 0 in the first {still} of {recipe.steps} steps; they cost nothing.")
+    if recipe.w == 1 or (recipe.w == 0 and not steps) or recipe.rule == "none":
+        return ["One branch is enough here: the other is not computed."]
     if not steps:
-        return "The window holds no step: no guidance anywhere."
-    return f"Guidance acts in steps {steps[0]} to {steps[-1]} of {recipe.steps}."
+        return [*told, "The window holds no step: no guidance anywhere."]
+    told.append(f"Guidance acts in steps {steps[0] + 1} to {steps[-1] + 1} of {recipe.steps}.")
+    if isinstance(row.guidance, CFGPlusPlus) and row.solver == "ddim":
+        lengths = [schedule.half_log_snr(row.times[i + 1]) - schedule.half_log_snr(row.times[i]) for i in steps]
+        like = [CFGPlusPlus.equivalent(row.guidance.scale, float(h)) for h in lengths]
+        told.append(
+            f"λ = {number(row.guidance.scale)} takes the place of w. DDIM steps are those of CFG with w from "
+            f"{number(max(like))} to {number(min(like))}."
+        )
+    return told
 
 
 def said(recipe: TextToImage) -> str:
     """The rule with this recipe's numbers, in both conventions."""
     w = recipe.w
+    if recipe.rule != "cfg":
+        own = [(title(TextToImage, f), getattr(recipe, f)) for f in rule_fields(recipe.rule).values()]
+        numbers = [f"w = {number(w)} (s = w − 1 = {number(w - 1)})", *(f"{n} = {number(v)}" for n, v in own)]
+        return f"{RULES[recipe.rule].title}: {', '.join(numbers)}"
     return (
         f"û = u + {number(w)} (c − u) &nbsp;=&nbsp; {number(w)} c − {number(w - 1)} u"
         f" &nbsp;&nbsp;(s = w − 1 = {number(w - 1)})"
     )
+
+
+def rule_panel(rule: str) -> str:
+    """A rule's formula, and what it is about."""
+    made = RULES[rule]
+    return f"$${made.formula}$$\n\n{made.title[:1].upper()}{made.title[1:]}. {made.about}"
+
+
+def read_as(recipe: TextToImage) -> str:
+    """How a prompt with several parts was read; nothing for other prompts."""
+    condition = recipe.condition()
+    if not isinstance(condition, Composed):
+        return ""
+    index = "₁₂₃₄₅₆₇₈₉"
+    terms = [
+        f"{'−' if a < 0 else '+'} {number(abs(a))} (c{index[i]} − u)" for i, (_, a) in enumerate(condition.parts)
+    ]
+    parts = [f"c{index[i]}: {'not ' if a < 0 else ''}“{text}”" for i, (text, a) in enumerate(condition.parts)]
+    return lines(f"Read as c = u {' '.join(terms)}", " · ".join(parts))
 
 
 def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
@@ -147,7 +190,10 @@ def film(token: str, result: Generated, model: TextToImageModel, row: int, every
         note = f"{missing} denoiser calls that the run did not need are made when you look, and not in its NFE."
     elif missing:
         note = f"{missing} branches were not needed and not computed."
-    return {"tile": result.pictures.shape[-1], "rows": FILM_ROWS, "columns": columns, "note": note}
+    film_rows = [dict(row) for row in FILM_ROWS]
+    if RULES[result.recipe.rule].weak:
+        film_rows[1] |= {"name": "x₀ of the weak model", "help": "the picture that the weak model believes in"}
+    return {"tile": result.pictures.shape[-1], "rows": film_rows, "columns": columns, "note": note}
 
 
 def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
@@ -166,8 +212,8 @@ def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
     }
 
 
-def token_row(model: TextToImageModel, prompt: str) -> dict[str, Any]:
-    tokens = model.text.tokens(prompt)
+def token_row(model: TextToImageModel, texts: list[str]) -> dict[str, Any]:
+    tokens = [token for text in texts for token in model.text.tokens(text)]
     shown = [{"text": t.text, "kind": t.kind, "id": t.id} for t in tokens]
     width = model.text.network.config.hidden_size
     return {"tokens": shown, "note": f"{len(tokens)} tokens become {len(tokens)} × {width} numbers."}
@@ -196,13 +242,22 @@ def sweep_tiles(selected: float, token: str | None = None) -> dict[str, Any]:
     return {"axis": "w", "tiles": tiles, "selected": selected if selected in SWEEP else None, "caption": ""}
 
 
+def hindered(backend: Backend, rule: str) -> str:
+    """What stands in the way of a rule on this page, whatever the settings."""
+    if RULES[rule].weak and len(backend.models) < 2:
+        return (
+            "This page has one model only. Start it with --model and a second one of the same latents to try this."
+        )
+    return ""
+
+
 def word_list(model: TextToImageModel) -> dict[str, Any]:
     groups = [{"name": k, "words": v} for k, v in (model.vocabulary or {}).items()]
     return {"examples": list(model.examples) or EXAMPLES, "groups": groups}
 
 
-def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
-    """Lay out the tab and connect it."""
+def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
     live = Live(backend, TextToImage.tab)
     default = TextToImage(model=next(iter(backend.models)))
     shown = gr.State("")  # the token of the run on show
@@ -212,6 +267,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         with gr.Column(elem_classes="dp-card dp-controls"):
             c: dict[str, Any] = {}
             c["prompt"] = control(TextToImage, "prompt", lines=2, max_length=1000)
+            composed = gr.HTML(elem_classes="dp-note", elem_id="t2i-composed")
             words = Words(elem_id="t2i-words")
             c["w"] = control(TextToImage, "w")
             gr.HTML(marks(TextToImage, "w", (0.0, "0"), (1.0, "1")), elem_id="t2i-marks")
@@ -223,9 +279,14 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
             c["solver"] = control(
                 TextToImage, "solver", choices=[(f"{s.title} (order {s.order})", n) for n, s in SOLVERS.items()]
             )
-            with gr.Accordion("More: negative prompt, window, grid, model", open=False):
+            with gr.Accordion("More: negative prompt, guidance rule, window, grid, model", open=False):
                 c["negative"] = control(TextToImage, "negative", lines=1, max_length=1000)
                 c["rule"] = control(TextToImage, "rule", choices=[(r.title, n) for n, r in RULES.items()])
+                hindrance = gr.HTML(elem_classes="dp-note", elem_id="t2i-hindrance")
+                for field, rule in PARAMETERS.items():
+                    c[field] = control(TextToImage, field, visible=rule == default.rule)
+                others = [("choose one", ""), *((name, name) for name in backend.models)]
+                c["weak_model"] = control(TextToImage, "weak_model", choices=others, visible=False)
                 c["high"] = control(TextToImage, "high")
                 c["low"] = control(TextToImage, "low")
                 window = gr.HTML(elem_classes="dp-readout")
@@ -249,11 +310,15 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("#### What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
+            formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="t2i-formula")
+            gr.Markdown(SOLVED, latex_delimiters=LATEX)
             gr.Markdown("#### Try")
             with gr.Row(elem_classes="dp-presets"):
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
             gr.Markdown("#### The two predictions, step by step")
             chart = gr.Plot(show_label=False, elem_id="t2i-chart")
+            gr.Markdown("#### D = c − u along and across c")
+            parts = gr.Plot(show_label=False, elem_id="t2i-parts")
     with gr.Column(elem_classes="dp-card"):
         gr.Markdown("#### Filmstrip: what every step believed")
         look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="t2i-look")
@@ -273,13 +338,18 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
             noise = Noising(elem_id="t2i-noising")
 
     controls = [c[name] for name in NAMES]
-    details = [strip, look, chart, tokens, latents, noise]
-    outputs = [stage, status, error, notes, both, window, shown, *details]
+    details = [strip, look, chart, parts, tokens, latents, noise]
+    outputs = [stage, status, error, notes, both, composed, window, shown, *details]
+
+    def run_views(result: Generated) -> RunViews:
+        recipe = result.recipe
+        weak = (lambda: backend.model(recipe.weak_model)) if RULES[recipe.rule].weak else None
+        return RunViews(result, lambda make: backend.call(make, recipe.model), weak)
 
     # --- one run, from values to views ----------------------------------------------------------------
     def show_result(event: Result, recipe: TextToImage, visitor: str, everything: bool) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
-        token = media.add(visitor, RunViews(result, lambda make: backend.call(make, recipe.model)))
+        token = media.add(visitor, run_views(result))
         many = len(result.pictures) > 1
         pictures = [
             {
@@ -291,12 +361,13 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         return {
             stage: {"pictures": pictures, "live": False, "caption": recipe.prompt or "(no prompt)"},
             status: lines(cost_line(result, model, event.reused)),
-            notes: lines(*model.text.notes(recipe.prompt), *model.text.notes(recipe.negative)),
+            notes: lines(*(note for text in recipe.texts() for note in model.text.notes(text))),
             shown: token,
             strip: film(token, result, model, 0, everything),
             look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
             chart: guidance_norms(result.norms()),
-            tokens: token_row(model, recipe.prompt),
+            parts: guidance_parts(result.norms()),
+            tokens: token_row(model, recipe.texts()),
             latents: latents_picture(token, result, 0),
             noise: noising(token, model, 0),
         }
@@ -338,13 +409,14 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         visitor = request.session_hash or ""
         try:
             recipe = recipe_of(values)
-            plan = recipe.plan(backend.model(recipe.model).denoiser.schedule) if known(recipe) else None
+            schedule = backend.model(recipe.model).denoiser.schedule if known(recipe) else None
+            plan = recipe.plan(schedule) if schedule else None
+            readout: dict[Any, Any] = {error: "", both: said(recipe), composed: read_as(recipe)}
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
-        readout: dict[Any, Any] = {error: "", both: said(recipe)}
-        if plan is not None:
-            readout[window] = lines(window_line(recipe, plan))
+        if plan is not None and schedule is not None:
+            readout[window] = lines(*window_lines(recipe, plan, schedule))
         yield readout
         short = quick(recipe, backend.pace(recipe.model)) if not settled else None
         steps = live.follow(visitor, values, recipe, short)
@@ -378,6 +450,15 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
     gr.on(touches, announce, controls, None, trigger_mode="multiple", **fast)
     gr.on(touches, moved, inputs, outputs, **running)
     gr.on([x.change for x in controls], None, controls, None, js=link_script(TextToImage, NAMES), **fast)
+
+    def chosen(rule: str) -> dict[Any, Any]:
+        """What belongs to a rule is shown, and to no other."""
+        own = {c[field]: gr.update(visible=owner == rule) for field, owner in PARAMETERS.items()}
+        own[c["weak_model"]] = gr.update(visible=RULES[rule].weak)
+        return {**own, formula: rule_panel(rule), hindrance: lines(hindered(backend, rule))}
+
+    of_rule = [*(c[field] for field in PARAMETERS), c["weak_model"], formula, hindrance]
+    c["rule"].change(chosen, c["rule"], of_rule, **fast)
 
     def then_start(event: Any) -> None:
         event.then(start, inputs, outputs, **running)
@@ -414,8 +495,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
             if isinstance(event, Preview):
                 yield {sweep_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
             elif isinstance(event, Result):
-                views_ = RunViews(event.value, lambda make: backend.call(make, recipe.model))
-                tiles = sweep_tiles(recipe.w, media.add(visitor, views_))
+                tiles = sweep_tiles(recipe.w, media.add(visitor, run_views(event.value)))
                 n = event.value.count
                 tiles["caption"] = (
                     f"“{recipe.prompt}”, seed {recipe.seed}, {recipe.steps} steps: {n.evaluations} model calls, "
@@ -445,6 +525,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         return {
             strip: film(token, result, model, index, everything),
             chart: guidance_norms(result.norms(index)),
+            parts: guidance_parts(result.norms(index)),
             latents: latents_picture(token, result, index),
             noise: noising(token, model, index),
         }
@@ -453,7 +534,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         [look.input, look.release, everything.input],
         look_at,
         [shown, look, everything],
-        [strip, chart, latents, noise],
+        [strip, chart, parts, latents, noise],
         **fast,
     )
 
@@ -469,7 +550,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
                 if isinstance(event, Failed):
                     raise gr.Error(event.text, print_exception=False)
                 if isinstance(event, Result):
-                    run = RunViews(event.value, lambda make: backend.call(make, made.model))
+                    run = run_views(event.value)
                     files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
                     return {
                         "pictures": [base64.b64encode(f).decode() for f in files],
@@ -486,12 +567,15 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
 
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):
-        recipe, changed = TextToImage.from_query(dict(request.query_params))
+        recipe, changed = TextToImage.from_query(own_query(request, TextToImage.tab))
         if not known(recipe):
             changed.append(
                 f"The link's model {recipe.model[:40]!r} is not on this page; {default.model!r} is used."
             )
             recipe = recipe.but(model=default.model)
+        if recipe.weak_model and recipe.weak_model not in backend.models:
+            changed.append(f"The link's weak model {recipe.weak_model[:40]!r} is not on this page.")
+            recipe = recipe.but(weak_model="")
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES},
             words: word_list(backend.model(recipe.model)),
@@ -517,3 +601,4 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> None:
         media.forget(request.session_hash or "")
 
     page.unload(left)
+    return controls

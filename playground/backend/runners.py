@@ -14,6 +14,7 @@ from typing import Any
 
 from playground.backend.events import Note, Preview, Result
 from playground.errors import PlaygroundError
+from playground.guidance import RULES
 from playground.images.models import TextToImageModel, to_uint8
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_text_to_image
@@ -46,10 +47,12 @@ Work = Generator[Preview | Note | Result | None, None, None]
 
 def _text_to_image(recipe: TextToImage, desk: Desk) -> Work:
     model = desk.model(recipe.model)
-    for text in model.text.notes(recipe.prompt):
-        yield Note(text)
+    weak = desk.model(recipe.weak_model) if RULES[recipe.rule].weak and recipe.weak_model else None
+    for words in recipe.texts():
+        for text in model.text.notes(words):
+            yield Note(text)
     limits = _limits(model)
-    for event in run_text_to_image(recipe, model, prefixes=desk.prefixes):
+    for event in run_text_to_image(recipe, model, prefixes=desk.prefixes, weak=weak):
         before, limits = limits, _limits(model)
         if limits != before:
             fewest = min(n for n in limits if n is not None)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from playground.fields import Count, Prediction, rows
+from playground.fields import Count, rows
 from playground.guidance import Branch
 from playground.images.models import TextToImageModel, to_images
 from playground.noise import start_noise
+from playground.plan import Plan
 from playground.recipes import TextToImage
-from playground.reuse import Kept, Prefixes, chain
-from playground.sampling import Answer, Control, Evaluated, Finished, Stepped, sample
+from playground.reuse import Kept, Prefixes, chain, nbytes
+from playground.sampling import Answer, Control, Evaluated, Finished, Stepped, answers_of, sample
 
 
 @dataclass
@@ -31,6 +34,7 @@ class StepRecord:
         x: [R, C, H, W] the latents x_t.
         cond, uncond, guided: [R, C, H, W] predictions of x0 with the prompt, without it, and combined.
         eps_cond, eps_uncond: [R, C, H, W] the same two as noise.
+        noted: what the run's controls noted, in their order.
     """
 
     known: dict[Branch, list[bool]]
@@ -41,21 +45,26 @@ class StepRecord:
     guided: Tensor
     eps_cond: Tensor
     eps_uncond: Tensor
+    noted: tuple[Any, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Memory held."""
-        return sum(v.nbytes for v in vars(self).values() if isinstance(v, Tensor))
+        return sum(nbytes(v) for v in vars(self).values())
 
 
 @dataclass
 class GuidanceNorms:
     """Sizes and angles of the two predictions over the steps of one row; NaN where a branch is missing.
 
+    With autoguidance u is what the weak model says.
+
     Attributes:
         t: times, one per step.
         uncond, cond, difference: root mean square of eps_u, eps_c and D = eps_c - eps_u.
         cosine: cosine between eps_c and eps_u.
+        along, across: root mean square of the two parts of D in x0, D = x0_c - x0_u: along x0_c (negative where
+            it points away from it) and across it. Their squares add up to that of D.
     """
 
     t: list[float] = field(default_factory=list)
@@ -63,6 +72,8 @@ class GuidanceNorms:
     cond: list[float] = field(default_factory=list)
     difference: list[float] = field(default_factory=list)
     cosine: list[float] = field(default_factory=list)
+    along: list[float] = field(default_factory=list)
+    across: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -118,12 +129,19 @@ class Generated:
         """How the two predictions of a row compare, step by step."""
         norms = GuidanceNorms()
         for record in self.trace:
+            if record.t[row].isnan():  # other rows of the plan have more steps
+                continue
             c, u = record.eps_cond[row].double(), record.eps_uncond[row].double()
             norms.t.append(float(record.t[row]))
             norms.uncond.append(float(u.square().mean().sqrt()))
             norms.cond.append(float(c.square().mean().sqrt()))
             norms.difference.append(float((c - u).square().mean().sqrt()))
             norms.cosine.append(float((c * u).sum() / (c.norm() * u.norm())))
+            c, u = record.cond[row].double(), record.uncond[row].double()
+            along = ((c - u) * c).sum() / c.norm()
+            across = (c - u) - along * c / c.norm()
+            norms.along.append(float(along) / c.numel() ** 0.5)
+            norms.across.append(float(across.square().mean().sqrt()))
         return norms
 
 
@@ -170,6 +188,9 @@ def run(
     model: TextToImageModel,
     controls: Sequence[Control] = (),
     prefixes: Prefixes | None = None,
+    weak: TextToImageModel | None = None,
+    plan: Plan | None = None,
+    guides: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Evaluated | Progress | Generated]:
     """Run a recipe; between any two denoiser calls something is yielded.
 
@@ -178,32 +199,42 @@ def run(
         model: on what.
         controls: take part in the run.
         prefixes: steps of earlier runs, to begin with and to add to.
+        weak: the weaker model of autoguidance.
+        plan: what to run in the place of the recipe's own plan.
+        guides: latents [C, H, W] by the names that the plan's rows start from.
 
     Yields:
         Evaluated after a denoiser call, Progress after a step, Generated at the end.
     """
-    plan = recipe.plan(model.denoiser.schedule)
-    size = len(plan.rows)
+    plan = plan or recipe.plan(model.denoiser.schedule)
+    size, steps = len(plan.rows), max(len(row.times) - 1 for row in plan.rows)
     count = Count()
     spent, since = 0.0, time.perf_counter()
-    keys = chain(plan, model.denoiser, controls) if prefixes else ()
+    other = weak.denoiser if weak else None
+    where = (other.identity, other.batches.limit) if other else ()
+    keys = chain(plan, model.denoiser, controls, where) if prefixes else ()
     done = prefixes.longest(keys) if prefixes else []
     trace: list[StepRecord] = [step.record for step in done]
     start = done[-1].snapshot if done else None
-    for event in sample(plan, model.denoiser, controls, device=model.device.where, start=start):
+    x0 = torch.full((size, *model.denoiser.shape), torch.nan)
+    for event in sample(plan, model.denoiser, controls, model.device.where, start=start, weak=other, guides=guides):
         if isinstance(event, Evaluated):
             first = [a for a in event.answers if a.stage == 0]
             if first:
                 trace.append(_record(first, size))
+                # A row that has arrived keeps its last prediction while others go on.
+                x0 = torch.where(trace[-1].guided.isnan(), x0, trace[-1].guided)
             count = event.count
-        elif isinstance(event, Stepped) and prefixes and keys:
-            prefixes.put(keys[event.step + 1], Kept(event.snapshot, trace[event.step]))
+        elif isinstance(event, Stepped):
+            trace[event.step].noted = tuple(c.noted() for c in controls)
+            if prefixes and keys:
+                prefixes.put(keys[event.step + 1], Kept(event.snapshot, trace[event.step]))
         # The clock stands still while whoever runs this does something else.
         spent += time.perf_counter() - since
         if isinstance(event, Evaluated):
             yield event
         elif isinstance(event, Stepped):
-            yield Progress(event.step + 1, recipe.steps, count, trace[-1].guided)
+            yield Progress(event.step + 1, steps, count, x0)
         since = time.perf_counter()
     assert isinstance(event, Finished)
     pictures = model.autoencoder.decode(event.x)
@@ -218,15 +249,18 @@ def generate(
     model: TextToImageModel,
     controls: Sequence[Control] = (),
     prefixes: Prefixes | None = None,
+    weak: TextToImageModel | None = None,
 ) -> Generated:
     """Run a recipe to its end."""
-    for event in run(recipe, model, controls, prefixes):  # noqa: B007
+    for event in run(recipe, model, controls, prefixes, weak):  # noqa: B007
         pass
     assert isinstance(event, Generated)
     return event
 
 
-def with_both_branches(result: Generated, model: TextToImageModel, step: int) -> tuple[StepRecord, Count]:
+def with_both_branches(
+    result: Generated, model: TextToImageModel, step: int, weak: TextToImageModel | None = None
+) -> tuple[StepRecord, Count]:
     """A step's record with the branches that guidance skipped, for someone who wants to look at them.
 
     Returns:
@@ -236,20 +270,23 @@ def with_both_branches(result: Generated, model: TextToImageModel, step: int) ->
     plan = result.recipe.plan(model.denoiser.schedule)
     names: tuple[Branch, Branch] = ("cond", "uncond")
     for name in names:
-        missing = [i for i, known in enumerate(record.known[name]) if not known]
+        here = [not math.isnan(t) for t in record.t.tolist()]
+        missing = [i for i, known in enumerate(record.known[name]) if here[i] and not known]
         if not missing:
             continue
-        told = [getattr(plan.rows[i], name) for i in missing]
-        x = record.x[missing].to(model.device.where)
-        with torch.no_grad():
-            p: Prediction = model.denoiser.predict(x, record.t[missing], model.denoiser.encode(told))
+        counts = [m.denoiser.count for m in (model, weak) if m is not None]
+        before = [replace(c) for c in counts]
+        x, t = record.x[missing].to(model.device.where), record.t[missing]
+        other = weak.denoiser if weak else None
+        p = answers_of([plan.rows[i] for i in missing], name, x, t, model.denoiser, other)
         filled = {}
         for key, value in ((name, p.x0), (f"eps_{name}", p.eps)):
             filled[key] = getattr(record, key).clone()
             filled[key][missing] = value.float().cpu()
-        record = replace(record, known={**record.known, name: [True] * len(plan.rows)}, **filled)
-        extra.evaluations += 1
-        extra.sample_forwards += len(missing)
+        record = replace(record, known={**record.known, name: here}, **filled)
+        for now, then in zip(counts, before, strict=True):
+            extra.evaluations += now.evaluations - then.evaluations
+            extra.sample_forwards += now.sample_forwards - then.sample_forwards
     return record, extra
 
 

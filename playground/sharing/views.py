@@ -39,10 +39,17 @@ class RunViews:
     Args:
         result: the run.
         on_device: runs a function of the model where the model lives (`Backend.call` does).
+        weak: gives the weak model of autoguidance, where that is the rule.
     """
 
-    def __init__(self, result: Generated, on_device: Callable[[Callable[[TextToImageModel], bytes]], bytes]):
-        self.result, self._on_device = result, on_device
+    def __init__(
+        self,
+        result: Generated,
+        on_device: Callable[[Callable[[TextToImageModel], bytes]], bytes],
+        weak: Callable[[], TextToImageModel] | None = None,
+    ):
+        self.result, self._on_device, self._weak = result, on_device, weak
+        self._singles = result.recipe.singles()
         self._kept: dict[str, bytes] = {}
         size = result.pictures.shape[-1]
         self.tile = size
@@ -71,9 +78,11 @@ class RunViews:
         if row >= len(self.result.pictures) or number >= last:
             raise KeyError(name)
         if kind == "picture":
-            return to_png(self.result.images[row], self._recipe(row))
+            return to_png(self.result.images[row], self._singles[row])
         if kind == "latents":
             return to_png(beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4))
+
+        weak = self._weak() if everything and self._weak else None
 
         def make(model: TextToImageModel) -> bytes:
             if kind == "noise":
@@ -82,17 +91,10 @@ class RunViews:
                 return to_png(noised(self.result, model, [t], row)[0], compress=1)
             record = self.result.trace[number]
             if everything:
-                record, _ = with_both_branches(self.result, model, number)
+                record, _ = with_both_branches(self.result, model, number, weak)
             return to_png(stacked(film_frame(record, model, row), self.tile), compress=1)
 
         return self._on_device(make)
-
-    def _recipe(self, row: int):
-        """The recipe that makes this one picture alone."""
-        recipe = self.result.recipe
-        if recipe.sweep:
-            return recipe.but(sweep=(), w=recipe.sweep[row], pictures=1)
-        return recipe.but(seed=recipe.seed + row, pictures=1)
 
 
 def stacked(pictures: Sequence[Image.Image | None], tile: int) -> Image.Image:

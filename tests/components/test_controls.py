@@ -12,7 +12,7 @@ from playground.recipes import TextToImage, bounds, title
 
 FIELDS = TextToImage.model_fields
 NUMBERS = [n for n, info in FIELDS.items() if info.annotation in (int, float)]
-SHOWN = [n for n in FIELDS if n != "sweep"]
+SHOWN = [n for n in FIELDS if n not in ("sweep", "across", "values")]
 
 
 @pytest.mark.parametrize("name", SHOWN)
