@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from playground.errors import RecipeError
-from playground.images.models import TextEncoder, Token
+from playground.images.models import Text, TextEncoder, Token
 
 Method = Literal["replace", "refine"]
 
@@ -81,7 +81,7 @@ def words_of(prompt: str, tokens: Sequence[Token]) -> list[Word]:
     return words
 
 
-def align(source: str, target: str, text: TextEncoder, method: Method | Literal["auto"] = "auto") -> Alignment:
+def align(source: str, target: str, text: Text, method: Method | Literal["auto"] = "auto") -> Alignment:
     """Align two prompts.
 
     "auto" takes replace where both have equally many words, and refine otherwise.

@@ -70,7 +70,7 @@ def flat(picture: Image.Image, notes: list[str] | None = None) -> Image.Image:
         notes.append("Its 16 bits per pixel were reduced to 8.")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
-        if layer.getextrema()[3][0] < 255:
+        if np.asarray(layer)[..., 3].min() < 255:
             notes.append("Transparent parts are shown on white.")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")

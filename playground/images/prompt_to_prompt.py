@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from playground.errors import RecipeError
 from playground.images.alignment import Alignment, Word, align
 from playground.images.attention import AttentionEdits, Blend, Edit, Maps
-from playground.images.models import TextEncoder, TextToImageModel
+from playground.images.models import Text, TextToImageModel
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_rows
 from playground.plan import Plan
@@ -130,7 +130,7 @@ def steps_of(fraction: float, steps: int) -> int:
     return int(fraction * steps + 1e-9)
 
 
-def edits_of(recipe: PromptToPrompt, text: TextEncoder) -> list[Edit]:
+def edits_of(recipe: PromptToPrompt, text: Text) -> list[Edit]:
     """The edits of a recipe's rows after the first.
 
     Raises:
@@ -158,7 +158,7 @@ def edits_of(recipe: PromptToPrompt, text: TextEncoder) -> list[Edit]:
     return made
 
 
-def blend_of(recipe: PromptToPrompt, edits: list[Edit], text: TextEncoder) -> Blend | None:
+def blend_of(recipe: PromptToPrompt, edits: list[Edit], text: Text) -> Blend | None:
     """The local blend of a recipe, None where no word is chosen."""
     if not recipe.blend or not edits:
         return None
