@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,10 +50,33 @@ def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
     assert order == pytest.approx(space["Ralston"].order, abs=0.15)
 
 
-def test_the_guidance_rule_of_the_readme_keeps_the_contrast_of_c():
+def test_the_guidance_rule_of_the_readme_is_no_longer_than_it_says():
     space = dict(vars(playground.guidance))
     exec(BLOCKS[2], space)
+    kind = space["Shortened"]
     c, u = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
-    rules = [space["Rescaled"](w=7.0, phi=1.0)] * 2
-    value, _ = space["Rescaled"].combine(c, u, playground.guidance.parameters(rules, c), {})
-    assert torch.allclose(value.std((1, 2, 3)), c.std((1, 2, 3)), rtol=1e-5)
+    for w, longest in ((9.0, 1.0), (9.0, 2.0), (-1.0, 0.5)):
+        rules = [kind(w=w, longest=longest)] * 2
+        value, _ = kind.combine(c, u, playground.guidance.parameters(rules, c), {})
+        ratio = value.flatten(1).norm(dim=1) / c.flatten(1).norm(dim=1)
+        torch.testing.assert_close(ratio, torch.full((2,), longest))
+    # Short ones are left as they are, and the rule is off at 1.
+    value, _ = kind.combine(c, u, playground.guidance.parameters([kind(w=2.0, longest=99.0)] * 2, c), {})
+    torch.testing.assert_close(value, u + 2 * (c - u))
+    assert kind(1.0).branches(0.5, 0) == ("cond",)
+    assert kind.parameters()["longest"].high == 3.0
+
+
+def test_a_rule_of_the_readme_becomes_a_setting_of_recipes_by_its_registration_alone():
+    program = (
+        "import playground.guidance as g\n"
+        f"exec({BLOCKS[2]!r}, vars(g))\n"
+        "g.RULES['shortened'] = g.Shortened\n"
+        "import importlib, playground.recipes\n"
+        "TextToImage = importlib.reload(playground.recipes).TextToImage\n"  # as if it had been there from the start
+        "from playground.schedules import VP\n"
+        "recipe, notes = TextToImage.from_query({'rule': 'shortened', 'shortened_longest': '2'})\n"
+        "assert notes == [] and recipe.plan(VP()).rows[0].guidance == g.Shortened(4.0, longest=2.0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=README.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
