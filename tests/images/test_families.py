@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
+from playground.backend import Backend, Result
 from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Count
@@ -25,6 +26,7 @@ from playground.images.text_to_image import (
 )
 from playground.noise import start_noise
 from playground.recipes import TextToImage
+from playground.sharing.views import RunViews
 
 CPU = choose_device("cpu")
 STEPS = 5
@@ -165,6 +167,19 @@ def test_what_the_page_shows_of_a_run(large_models, name):
     assert len(noised(result, model, [0.0, 0.5, 1.0])) == 3
     norms = result.norms()
     assert len(norms.cosine) == STEPS and all(abs(c) <= 1 + 1e-9 for c in norms.cosine)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_backend_runs_them_and_their_views_are_pictures(large_folders, name):
+    backend = Backend({name: str(large_folders[name])}, CPU)
+    try:
+        *_, last = backend.run(RECIPE.but(model=name))
+        assert isinstance(last, Result)
+        views = RunViews(last.value, lambda make: backend.call(make, name))
+        for file in ("picture-0.png", "film-0-1.png", "film-0-1-all.png", "noise-0-20.png", "latents-0.png"):
+            assert views.png(file).startswith(b"\x89PNG")
+    finally:
+        backend.close()
 
 
 @pytest.mark.parametrize("name", NAMES)
