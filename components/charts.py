@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import plotly.graph_objects as go
 
-from components.theme import PALETTE
+from components.theme import PALETTE, SOLVER_COLOURS
 from playground.images.text_to_image import GuidanceNorms
+from playground.images.tradeoff import Tradeoff
+from playground.plane.metrics import ErrorRow, fitted_slope, path_curves
+from playground.plane.recipe import PlaneFlow
+from playground.solvers import SOLVERS
 
 
 def _figure(height: int = 300) -> go.Figure:
@@ -77,4 +84,120 @@ def guidance_parts(norms: GuidanceNorms) -> go.Figure:
             hovertemplate=hover,
         )
     figure.update_layout(xaxis_title="step (noise → data)", yaxis_title="root mean square, in x₀")
+    return figure
+
+
+def path_coefficients(recipe: PlaneFlow) -> go.Figure:
+    """alpha, sigma, the log-SNR and the lengths of the steps over t, from noise (left) to data."""
+    curves = path_curves(recipe)
+    top = max(curves.sigma)
+    sigma = ("σ", curves.sigma) if top <= 1.001 else (f"σ / {top:g}", [v / top for v in curves.sigma])
+    figure = _figure(260)
+    hover = "t = %{x:.3f}: %{y:.4g}<extra>%{fullData.name}</extra>"
+    figure.add_bar(
+        x=[t - h / 2 for t, h in zip(curves.grid, curves.step, strict=False)],
+        y=curves.step,
+        width=curves.step,
+        name="step size in t",
+        marker={"color": PALETTE["guided"], "opacity": 0.4, "line": {"width": 1, "color": PALETTE["guided"]}},
+        hovertemplate=hover,
+    )
+    for name, y, colour, dash, axis in (
+        ("α", curves.alpha, PALETTE["data"], "solid", "y"),
+        (*sigma, PALETTE["noise"], "solid", "y"),
+        ("log-SNR (right)", curves.log_snr, PALETTE["learned"], "dot", "y2"),
+    ):
+        line = {"color": colour, "dash": dash, "width": 2}
+        figure.add_scatter(x=curves.t, y=y, name=name, mode="lines", line=line, yaxis=axis, hovertemplate=hover)
+    figure.update_layout(
+        xaxis={"title": "t, from noise to data", "autorange": "reversed"},
+        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "zeroline": False},
+        margin={"l": 32, "r": 32},
+        bargap=0,
+    )
+    return figure
+
+
+def errors_against_cost(rows: Sequence[ErrorRow], what: Literal["error", "marginal"]) -> go.Figure:
+    """Errors of solvers against evaluations, both axes logarithmic, with fitted slopes and declared orders.
+
+    Args:
+        what: "error", the distance from where the exact flow ends; "marginal", that of the distributions.
+    """
+    figure = _figure(320)
+    spare = [PALETTE[name] for name in ("uncond", "guided", "noise", "cond")]
+    for name in dict.fromkeys(row.solver for row in rows):
+        own = [r for r in rows if r.solver == name and getattr(r, what) == getattr(r, what)]
+        if not own:
+            continue
+        solver, x, y = SOLVERS[name], [r.evaluations for r in own], [getattr(r, what) for r in own]
+        slope = fitted_slope(x, y)
+        told = f": slope {slope:.2f} (order {solver.order})" if what == "error" and slope == slope else ""
+        colour = SOLVER_COLOURS.get(name) or spare.pop(0)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name=solver.title + told,
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            hovertemplate="%{x} evaluations: %{y:.3g}<extra>" + solver.title + "</extra>",
+        )
+    if what == "marginal" and rows:
+        figure.add_hline(y=rows[0].floor, line={"color": PALETTE["noise"], "dash": "dash"})
+    title = "median distance from the exact end" if what == "error" else "sliced W₂ to exact draws"
+    figure.update_layout(
+        xaxis={"type": "log", "title": "evaluations (NFE)", "dtick": 1},
+        yaxis={"type": "log", "title": title, "exponentformat": "power"},
+        legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
+        height=420,
+        margin={"l": 60, "r": 16},
+    )
+    return figure
+
+
+def training_loss(history: Sequence[tuple[int, float, float]]) -> go.Figure:
+    """The learned field's loss over updates, and the exact field's on the same pairs: nothing goes below that."""
+    figure = _figure(240)
+    steps = [step for step, _, _ in history]
+    for name, at, dash in (("learned", 1, "solid"), ("exact", 2, "dash")):
+        figure.add_scatter(
+            x=steps,
+            y=[row[at] for row in history],
+            name=f"{name} field",
+            mode="lines",
+            line={"color": PALETTE[name], "dash": dash, "width": 2},
+            hovertemplate="update %{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
+        )
+    figure.update_layout(xaxis_title="updates", yaxis_title="loss")
+    return figure
+
+
+def tradeoff_curve(curve: Tradeoff) -> go.Figure:
+    """Mean distance to the guide over t0 with its spread over the seeds, and realism where it was measured."""
+    figure = _figure(300)
+    figure.add_scatter(
+        x=curve.t0,
+        y=curve.distance,
+        error_y={"array": curve.spread, "color": PALETTE["data"], "thickness": 1.5, "width": 4},
+        customdata=curve.spread,
+        name=f"distance to the guide, {curve.seeds} seeds (± standard deviation)",
+        mode="lines+markers",
+        line={"color": PALETTE["data"], "width": 2},
+        hovertemplate="t₀ = %{x:g}: %{y:.1f} ± %{customdata:.1f}<extra>L2 in 1/255</extra>",
+    )
+    if curve.realism:
+        figure.add_scatter(
+            x=curve.t0,
+            y=curve.realism,
+            name="distance to text to image (right)",
+            mode="lines+markers",
+            line={"color": PALETTE["guided"], "width": 2, "dash": "dash"},
+            yaxis="y2",
+            hovertemplate="t₀ = %{x:g}: %{y:.3g}<extra>verifier features</extra>",
+        )
+    figure.update_layout(
+        xaxis_title="t₀ (faithful → realistic)",
+        yaxis_title="L2 to the guide, 1/255",
+        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": "verifier features"},
+    )
     return figure

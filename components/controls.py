@@ -62,6 +62,14 @@ def link_script(recipe: type[Recipe], names: list[str]) -> str:
     fixed = {"tab": recipe.tab, "v": str(VERSION)}
     return f"""(...values) => {{
         const names = {json.dumps(names)}, defaults = {json.dumps(defaults)};
+        // A list is shown as JSON, or as one text per line (see `listed`).
+        const listed = text => {{
+            try {{
+                const list = JSON.parse(text);
+                if (Array.isArray(list)) return list;
+            }} catch {{ /* lines, then */ }}
+            return String(text ?? "").split("\\n").map(line => line.trim()).filter(Boolean);
+        }};
         const url = new URL(location.href);
         // What another tab has left there; Gradio's own settings begin with two underscores.
         for (const name of [...url.searchParams.keys()]) {{
@@ -70,11 +78,22 @@ def link_script(recipe: type[Recipe], names: list[str]) -> str:
         for (const [name, value] of Object.entries({json.dumps(fixed)})) url.searchParams.set(name, value);
         names.forEach((name, i) => {{
             const value = values[i];
-            const known = value !== null && value !== undefined;
-            if (known && value !== defaults[name]) url.searchParams.set(name, value);
+            if (value === null || value === undefined) return;
+            let now = value, usual = defaults[name];
+            if (Array.isArray(usual)) [now, usual] = [listed(value), usual].map(x => JSON.stringify(x));
+            if (now !== usual) url.searchParams.set(name, now);
         }});
         history.replaceState(history.state, "", url);
     }}"""
+
+
+def listed(text: str | None) -> list[Any]:
+    """A list that a text box holds: as JSON, or one text per line."""
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, list) else [x.strip() for x in (text or "").splitlines() if x.strip()]
 
 
 def own_query(request: gr.Request, tab: str) -> dict[str, str]:

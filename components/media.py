@@ -82,6 +82,12 @@ class Media:
                 return self._kept[token][1]
         return None
 
+    def newest(self, visitor: str) -> Kept | None:
+        """What a visitor has got last, or None."""
+        with self._lock:
+            own = [kept for owner, kept in self._kept.values() if owner == visitor]
+            return own[-1] if own else None
+
     def forget(self, visitor: str) -> None:
         """Drop what a visitor who has left was looking at."""
         with self._lock:

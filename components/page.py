@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
@@ -10,20 +11,54 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from components import theme
+from components.controls import link_script
 from components.media import Media
-from components.tabs import text_to_image
+from components.tabs import flow, sdedit, text_to_image
 from playground.backend import Backend
-from playground.recipes import TextToImage
+from playground.images.sdedit import SDEdit
+from playground.plane.recipe import PlaneFlow
+from playground.recipes import Recipe, TextToImage
 
 TITLE = "Diffusion Playground"
+TABS: tuple[tuple[type[Recipe], Any], ...] = (
+    (TextToImage, text_to_image),
+    (SDEdit, sdedit),
+    (PlaneFlow, flow),
+)
+
+# Opens the tab that a link names. Gradio puts the first one on show while it mounts, at a moment that nobody
+# tells: the wanted one is chosen until it stays, or until the visitor does something.
+OPEN_TAB = """() => {
+    for (const touch of ["pointerdown", "keydown"]) {
+        addEventListener(touch, () => { window.__dpTouched = true; }, { capture: true, once: true });
+    }
+    const wanted = TITLES[new URLSearchParams(location.search).get("tab")];
+    let stayed = 0;
+    const choose = () => {
+        if (!wanted || stayed === 10 || window.__dpTouched) return;
+        const tab = [...document.querySelectorAll("[role=tab]")].find(t => t.textContent.trim() === wanted);
+        if (tab?.ariaSelected === "true") stayed += 1;
+        else tab?.click();
+        setTimeout(choose, 50);
+    };
+    choose();
+}"""
 
 
 def build(backend: Backend, media: Media) -> gr.Blocks:
     """All tabs on one page."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\nUnderstand diffusion and flow matching by touching it.", elem_id="dp-header")
-        with gr.Tabs(), gr.Tab(text_to_image.TITLE, id=TextToImage.tab):
-            text_to_image.build(page, backend, media)
+        with gr.Tabs():
+            for recipe, part in TABS:
+                with gr.Tab(part.TITLE, id=recipe.tab) as tab:
+                    controls = part.build(page, backend, media)
+                # The address is that of the tab on show; what opens before a visitor touches anything has its own.
+                write = link_script(recipe, part.NAMES)
+                script = f"(...values) => {{ if (window.__dpTouched) ({write})(...values); }}"
+                tab.select(None, controls, None, js=script, queue=False)
+        titles = {recipe.tab: part.TITLE for recipe, part in TABS}
+        page.load(None, None, None, js=OPEN_TAB.replace("TITLES", json.dumps(titles)), queue=False)
     return page
 
 
@@ -32,7 +67,7 @@ def warm_up(backend: Backend) -> threading.Thread:
 
     def work() -> None:
         default = TextToImage(model=next(iter(backend.models)))
-        for recipe in (default, default.but(sweep=text_to_image.SWEEP)):
+        for recipe in (default, default.but(sweep=text_to_image.SWEEP), SDEdit(model=default.model), PlaneFlow()):
             for _ in backend.run(recipe, visitor="", slot="warm-up"):
                 pass
 

@@ -81,7 +81,9 @@ class Row:
     def first_question(self, told: Told) -> Hashable:
         """What the answer depends on when the row is asked for the first time. Rows of equal ones stand at the
         same point and need only one answer."""
-        return self.seed, self.times[0], self.guide, self.edit if told[0] == "cond" else None, told
+        # A solver that draws noise may do so before it asks (churn): its point is its own.
+        noise = (self.solver, self.variable, self.eta) if SOLVERS[self.solver].stochastic else None
+        return self.seed, self.times[0], noise, self.guide, self.edit if told[0] == "cond" else None, told
 
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
         """Per step, the times at which the field will be asked."""

@@ -224,6 +224,9 @@ if TYPE_CHECKING:
 else:
     AxisName = Literal["none", "low", "high", "steps", *_parameter_fields()]
 
+AXES: tuple[str, ...] = ("low", "steps", *_parameter_fields())
+"""Settings that the page offers as a second axis, those of all rules included."""
+
 MAX_SWEEP = 32
 """Pictures of one sweep."""
 
@@ -348,6 +351,24 @@ class TextToImage(Guided):
                 raise RecipeError(f"The rule {RULES[self.rule].title} has no {axis} to put on the second axis.")
             lines = [self.but(**alone, **{self.across: value}) for value in self.values]
         return [line.model_copy(update={"w": w}) for line in lines for w in self.sweep]
+
+    def table(self, scales: tuple[float, ...], across: str, count: int = 4) -> Self:
+        """A sweep of these scales over `count` values of a second axis, spread over what is possible there.
+
+        The window's end goes from 0 to three quarters of its start, steps double, and a rule's parameter takes
+        the whole of its range.
+        """
+        info = type(self).model_fields[across]
+        low, high = bounds(info)
+        if across == "steps":
+            values = [3 * 2**i for i in range(count)]
+        elif across == "low":
+            values = [round(self.high * i / count, 2) for i in range(count)]
+        else:
+            step = info.json_schema_extra["step"]  # type: ignore[index, call-overload]
+            ramp = [low + (high - low) * i / (count - 1) for i in range(count)]
+            values = [round(low + step * round((v - low) / step), 6) for v in ramp]
+        return self.but(sweep=scales, across=across, values=tuple(values))
 
     def condition(self) -> str | Composed:
         """How the prompt is read. Raises RecipeError where its parts cannot be joined."""

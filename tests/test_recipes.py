@@ -547,6 +547,17 @@ def test_a_second_axis_that_is_impossible_is_one_sentence(values, said):
     assert is_a_sentence(str(caught.value))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_tables_over_what_the_page_offers_are_possible(rule):
+    for across in ("low", "steps", *rule_fields(rule).values()):
+        recipe = TextToImage(rule=rule, solver="ddim", weak_model="older", high=0.8).table((1.0, 4.0), across)
+        low, high = bounds(TextToImage.model_fields[across])
+        assert len(set(recipe.values)) == 4 and list(recipe.values) == sorted(recipe.values)
+        assert low <= min(recipe.values) <= max(recipe.values) <= high
+        assert len(recipe.plan(TABLE).rows) == 8
+    assert TextToImage(high=0.8).table((1.0,), "low").values == (0.0, 0.2, 0.4, 0.6)
+
+
 @pytest.mark.parametrize("half", [{"across": "low"}, {"values": (0.1, 0.2)}])
 def test_half_of_a_second_axis_is_none(half):
     assert len(TextToImage(sweep=(1.0, 2.0), **half).plan(TABLE).rows) == 2

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.charts import path_coefficients
+from components.charts import errors_against_cost, path_coefficients, training_loss
 from components.controls import control, link_script, marks, own_query
 from components.live import Live
 from components.media import Media
@@ -19,8 +19,11 @@ from playground.errors import PlaygroundError
 from playground.grids import TITLES as GRID_TITLES
 from playground.guidance import RULES
 from playground.plane.flow import Flow
+from playground.plane.learned import Training
+from playground.plane.metrics import errors_against_nfe
 from playground.plane.pictures import picture_as_points
 from playground.plane.point import ask_point
+from playground.plane.quality import distance
 from playground.plane.recipe import WORD_LIMIT, PlaneFlow, impossible
 from playground.plane.targets import LINES, TITLES, decode_mixture, decode_points, encode_mixture, encode_points
 from playground.plane.views import FlowViews, keys, reasons
@@ -42,27 +45,24 @@ START_MIXTURE = encode_mixture(
 )
 
 # What a preset sets, and how it is looked at. All else goes back to its default.
+POLYGONS = {"layers": ["solver", "trajectories"], "at": 1.0}
+ENDS = {"layers": ["particles", "density"], "at": 1.0}
+WRONG = {"target": "eight", "path": "cosine", "field": "learned", "loss": "eps", "train_steps": 600}
+WRONG |= {"width": 32, "depth": 2, "steps": 100}
+RIGHT = {"target": "moons", "path": "cosine", "steps": 12}
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "Truncation error: 4 Euler steps": (
-        {"target": "pair", "solver": "euler", "steps": 4},
-        {"layers": ["solver", "trajectories"], "at": 1.0},
+    "Truncation error: 4 Euler steps": ({"target": "pair", "solver": "euler", "steps": 4}, POLYGONS),
+    "More steps: 32": ({"target": "pair", "solver": "euler", "steps": 32}, POLYGONS),
+    "Higher order: Heun, 4 steps": ({"target": "pair", "solver": "heun", "steps": 4}, POLYGONS),
+    "8 steps, uniform grid": ({"target": "moons", "path": "edm", "solver": "heun", "steps": 8}, ENDS),
+    "8 steps, smarter grid": (
+        {"target": "moons", "path": "edm", "solver": "heun", "steps": 8, "grid": "karras"},
+        ENDS,
     ),
-    "More steps: 32": (
-        {"target": "pair", "solver": "euler", "steps": 32},
-        {"layers": ["solver", "trajectories"], "at": 1.0},
-    ),
-    "A smarter grid, 8 steps": (
-        {"target": "eight", "path": "vp", "solver": "euler", "steps": 8, "grid": "karras"},
-        {"layers": ["particles", "solver", "density"], "at": 1.0},
-    ),
-    "Uniform grid, 8 steps": (
-        {"target": "eight", "path": "vp", "solver": "euler", "steps": 8, "grid": "uniform"},
-        {"layers": ["particles", "solver", "density"], "at": 1.0},
-    ),
-    "Heun, 4 steps": (
-        {"target": "pair", "solver": "heun", "steps": 4},
-        {"layers": ["solver", "trajectories"], "at": 1.0},
-    ),
+    "A wrong field": (WRONG | {"solver": "ddim"}, ENDS),
+    "A wrong field, repaired by noise": (WRONG | {"solver": "ancestral"}, ENDS),
+    "A right field, 12 steps": (RIGHT | {"solver": "ddim"}, ENDS),
+    "A right field, hurt by noise": (RIGHT | {"solver": "euler_maruyama"}, ENDS),
     "Guidance on three Gaussians": (
         {"target": "three", "label": 0, "w": 4.0, "steps": 32},
         {"layers": ["particles", "trajectories", "contours"], "at": 1.0},
@@ -70,6 +70,10 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Guided is not tilted": (
         {"target": "three", "label": 0, "w": 3.0, "steps": 64},
         {"layers": ["particles", "tilted"], "at": 1.0},
+    ),
+    "Conditional and marginal paths": (
+        {"target": "eight", "steps": 48},
+        {"layers": ["trajectories", "conditional", "density"], "at": 0.75},
     ),
 }
 
@@ -91,6 +95,14 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "$", "right": "$", "display": False},
 ]
+
+COST = """
+Solvers on this target and path, from the same particles: how far each ends from where the exact flow takes it
+(left; solvers that draw noise end elsewhere), and how far the whole cloud is from the distribution (right; the
+dashed line is what as many exact draws give). A slope of −2 is order 2. Guidance is off.
+"""
+COMPARE = "Compare solvers"
+COMPARED = ("euler", "heun", "dpmpp_2m", "rk4")
 
 PATH_TITLES = {
     "linear": "linear: α = 1 − t, σ = t (rectified flow)",
@@ -153,6 +165,13 @@ def cost_line(flow: Flow, reused: bool) -> str:
         if n.sample_forwards != n.evaluations
         else f"{n.evaluations} evaluations (NFE) · {flow.recipe.particles} particles · {flow.seconds:.2f} s{again}"
     )
+
+
+def distance_line(flow: Flow) -> str:
+    far, floor = distance(flow)
+    recipe = flow.recipe
+    whose = "the data" if recipe.label < 0 else f"class {recipe.label}"
+    return f"sliced W₂ to {whose}: {far:.3f} (as many exact draws: {floor:.3f})"
 
 
 def plane_value(
@@ -253,6 +272,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             with gr.Accordion("The learned field", open=False):
                 choice("field", {"exact": "exact (closed form)", "learned": "learned (trained here)"})
                 plain(*TRAINING)
+                train = gr.Button("Train, or go on training", size="sm", elem_id="flow-train")
+                losses = gr.Plot(show_label=False, elem_id="flow-loss-chart")
         with gr.Column(elem_classes="dp-picture"):
             told = gr.HTML(elem_classes="dp-note", elem_id="flow-link-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="flow-error")
@@ -274,9 +295,15 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
             gr.Markdown("#### The path and its steps")
             chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
+    with gr.Column(elem_classes="dp-card"):
+        gr.Markdown("#### Error against cost")
+        gr.Markdown(COST, latex_delimiters=LATEX)
+        compare = gr.Button(COMPARE, size="sm", elem_id="flow-compare")
+        with gr.Row(elem_classes="dp-halves"):
+            costs = [gr.Plot(show_label=False, elem_id=f"flow-{what}-chart") for what in ("error", "marginal")]
 
     controls = [c[name] for name in NAMES]
-    outputs = [plane, status, error, notes, shown, chart]
+    outputs = [plane, status, error, notes, shown, chart, losses]
 
     # --- one run, from values to views ----------------------------------------------------------------
     def editing(recipe: PlaneFlow, on: bool) -> tuple[str | None, list]:
@@ -305,11 +332,20 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 update: dict[Any, Any] = {plane: made["value"], shown: made["token"]}
                 if full:
                     update |= {
-                        status: lines(cost_line(flow, event.reused)),
+                        status: lines(cost_line(flow, event.reused), distance_line(flow)),
                         notes: lines(*warned),
                         chart: path_coefficients(recipe),
                     }
+                    if flow.history:
+                        update[losses] = training_loss(flow.history)
                 yield update
+            elif isinstance(event, Preview) and isinstance(event.value, Training):
+                training = event.value
+                text = f"update {training.step} of {event.steps} · loss {training.loss:.4f}"
+                yield {
+                    status: lines(f"{text} · of the exact field {training.floor:.4f}"),
+                    losses: training_loss(training.history),
+                }
             elif isinstance(event, Preview) and full:
                 yield {status: lines(f"step {event.step} of {event.steps} · {event.count.evaluations} evaluations")}
             elif isinstance(event, Queued):
@@ -336,7 +372,10 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 }
                 return
             recipe.check()
-            short = None if settled else pace.quick(recipe)
+            short = None
+            if not settled:
+                # A field that has to be learned first has no quick version: it waits until the hand rests.
+                short = recipe if recipe.field == "learned" else pace.quick(recipe)
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
@@ -372,8 +411,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         event.then(start, inputs, outputs, **running)
 
     # --- what a choice makes impossible, or pointless -------------------------------------------------------
-    arranged = ("target", "word", "bandwidth", "source", "path", "grid", "solver", "variable", "eta", "label")
-    arranged += ("w", "rule", "low", "high", "field", *TRAINING, *PARAMETERS, "blur")
+    arranged = [*("target", "word", "bandwidth", "source", "path", "grid", "solver", "variable", "eta", "label")]
+    arranged += ["w", "rule", "low", "high", "field", *TRAINING, *PARAMETERS, "blur"]
 
     def arrange(*values: Any) -> Any:
         """Grey out what cannot be chosen, and say why."""
@@ -454,6 +493,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
 
         then_start(button.click(take, None, [look, *controls], **fast))
 
+    then_start(train.click(lambda: "learned", None, c["field"], **fast))
+
     def stop_mine(request: gr.Request) -> None:
         backend.stop(request.session_hash or "")
 
@@ -505,6 +546,28 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             return {error: lines(str(problem))}
 
     upload.upload(uploaded, upload, [c["points"], error], **fast)
+
+    # --- error against cost ------------------------------------------------------------------------------------
+    def run_comparison(*values: Any):
+        done: list[Any] = []
+        try:
+            recipe = recipe_of(values).but(field="exact")
+            solvers = COMPARED if recipe.solver in COMPARED else (*COMPARED, recipe.solver)
+            total = 5 * len(solvers)
+            pending = errors_against_nfe(recipe, solvers)
+            while (row := backend.compute(lambda: next(pending, None), timeout=120)) is not None:
+                done.append(row)
+                yield {
+                    compare: gr.Button(f"{len(done)} of {total} runs", interactive=False),
+                    costs[0]: errors_against_cost(done, "error"),
+                    costs[1]: errors_against_cost(done, "marginal"),
+                    error: "",
+                }
+        except (PlaygroundError, TimeoutError) as problem:
+            yield {error: lines(str(problem) or "That took too long.")}
+        yield {compare: gr.Button(COMPARE, interactive=True)}
+
+    compare.click(run_comparison, controls, [compare, *costs, error], **running)
 
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):

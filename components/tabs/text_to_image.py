@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import base64
-import html
-import random
-from collections.abc import Iterator
+import json
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 
 from components.charts import guidance_norms, guidance_parts
-from components.controls import control, link_script, marks, own_query
-from components.live import Live
-from components.media import Media, data_url
+from components.controls import control, marks, own_query
+from components.media import Media
+from components.pictures import (
+    FAST,
+    RUNNING,
+    Runs,
+    Screen,
+    follow_rule,
+    known_here,
+    more_settings,
+    seed_row,
+    solver_choice,
+)
+from components.readouts import (
+    LATEX,
+    cost_line,
+    film,
+    lines,
+    number,
+    rule_panel,
+    said,
+    window_lines,
+    word_list,
+)
 from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
-from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
+from playground.backend import Backend, Failed, Preview, Result
 from playground.errors import PlaygroundError
-from playground.grids import TITLES as GRID_TITLES
-from playground.guidance import RULES, CFGPlusPlus, Composed
-from playground.images.models import TextToImageModel, to_uint8
+from playground.guidance import RULES, Composed
+from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated
-from playground.plan import Plan
-from playground.recipes import TextToImage, rule_fields, title
-from playground.schedules import Schedule
+from playground.recipes import AXES, TextToImage, rule_fields, title
 from playground.sharing.views import NOISE_FRAMES, RunViews
-from playground.solvers import SOLVERS
 
 TITLE = "Text to image"
 NAMES = [name for name in TextToImage.model_fields if name not in ("sweep", "across", "values")]
-PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values()}
-"""The controls of rules' own parameters, and whose they are."""
 SWEEP = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 15.0)
+TABLE = (1.0, 2.0, 4.0, 8.0, 14.0)
+"""The scales of a sweep with a second axis."""
 
 ALL_ALONG = {"low": 0.0, "high": 1.0, "rule": "cfg"}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -61,20 +76,6 @@ ODE; stochastic solvers also add fresh noise and take it away again.
 $$\frac{\mathrm d (x/\alpha)}{\mathrm d(\sigma/\alpha)} = \hat\epsilon(x, t)$$
 """
 
-LATEX: list[dict[str, str | bool]] = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "$", "right": "$", "display": False},
-]
-
-EXAMPLES = ["a cat on the grass", "a red car on the beach", "a castle at sunset", "a rocket in space"]
-
-FILM_ROWS = [
-    {"name": "x_t", "key": "noise", "help": "where the sampler stands, decoded"},
-    {"name": "x₀ without prompt", "key": "uncond", "help": "the picture that u believes in"},
-    {"name": "x₀ with prompt", "key": "cond", "help": "the picture that c believes in"},
-    {"name": "x₀ guided", "key": "guided", "help": "the picture that the solver is sent towards"},
-]
-
 
 def quick(recipe: TextToImage, pace: float) -> TextToImage:
     """What runs while a slider moves: as many steps as fit into a quarter of a second, two pictures at most.
@@ -92,57 +93,6 @@ def recipe_of(values: tuple[Any, ...], **more: Any) -> TextToImage:
     return TextToImage.make(**dict(zip(NAMES, values, strict=True)), **more)
 
 
-def lines(*sentences: str) -> str:
-    """Sentences as HTML; they may quote what a visitor typed."""
-    return "".join(f"<p>{html.escape(s)}</p>" for s in sentences if s)
-
-
-def number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
-def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[str]:
-    """Which steps guidance acts in, in words."""
-    row = plan.rows[0]
-    needed = [row.guidance.branches(t, i) for i, t in enumerate(row.times[:-1])]
-    steps = [i for i, branches in enumerate(needed) if len(branches) == 2]
-    told = []
-    if still := needed.count(()):
-        told.append(f"The velocity is 0 in the first {still} of {recipe.steps} steps; they cost nothing.")
-    if recipe.w == 1 or (recipe.w == 0 and not steps) or recipe.rule == "none":
-        return ["One branch is enough here: the other is not computed."]
-    if not steps:
-        return [*told, "The window holds no step: no guidance anywhere."]
-    told.append(f"Guidance acts in steps {steps[0] + 1} to {steps[-1] + 1} of {recipe.steps}.")
-    if isinstance(row.guidance, CFGPlusPlus) and row.solver == "ddim":
-        lengths = [schedule.half_log_snr(row.times[i + 1]) - schedule.half_log_snr(row.times[i]) for i in steps]
-        like = [CFGPlusPlus.equivalent(row.guidance.scale, float(h)) for h in lengths]
-        told.append(
-            f"λ = {number(row.guidance.scale)} takes the place of w. DDIM steps are those of CFG with w from "
-            f"{number(max(like))} to {number(min(like))}."
-        )
-    return told
-
-
-def said(recipe: TextToImage) -> str:
-    """The rule with this recipe's numbers, in both conventions."""
-    w = recipe.w
-    if recipe.rule != "cfg":
-        own = [(title(TextToImage, f), getattr(recipe, f)) for f in rule_fields(recipe.rule).values()]
-        numbers = [f"w = {number(w)} (s = w − 1 = {number(w - 1)})", *(f"{n} = {number(v)}" for n, v in own)]
-        return f"{RULES[recipe.rule].title}: {', '.join(numbers)}"
-    return (
-        f"û = u + {number(w)} (c − u) &nbsp;=&nbsp; {number(w)} c − {number(w - 1)} u"
-        f" &nbsp;&nbsp;(s = w − 1 = {number(w - 1)})"
-    )
-
-
-def rule_panel(rule: str) -> str:
-    """A rule's formula, and what it is about."""
-    made = RULES[rule]
-    return f"$${made.formula}$$\n\n{made.title[:1].upper()}{made.title[1:]}. {made.about}"
-
-
 def read_as(recipe: TextToImage) -> str:
     """How a prompt with several parts was read; nothing for other prompts."""
     condition = recipe.condition()
@@ -154,46 +104,6 @@ def read_as(recipe: TextToImage) -> str:
     ]
     parts = [f"c{index[i]}: {'not ' if a < 0 else ''}“{text}”" for i, (text, a) in enumerate(condition.parts)]
     return lines(f"Read as c = u {' '.join(terms)}", " · ".join(parts))
-
-
-def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
-    count = result.count
-    again = " (kept from an equal run)" if reused else ""
-    over = f"reused {result.taken_over} steps · " if result.taken_over else ""
-    return (
-        f"{over}{count.evaluations} model calls (NFE) · {count.sample_forwards} sample-forwards · "
-        f"{result.seconds:.2f} s · {model.device.title}{again}"
-    )
-
-
-def film(token: str, result: Generated, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
-    """The filmstrip's value for one row of a run."""
-    path = model.denoiser.schedule
-    suffix = "-all" if everything else ""
-    columns, missing = [], 0
-    for i, record in enumerate(result.trace):
-        t = float(record.t[row])
-        there = [True, record.known["uncond"][row], record.known["cond"][row], True]
-        missing += there.count(False)
-        columns.append(
-            {
-                "step": i + 1,
-                "t": t,
-                "level": f"σ/α = {number(float(path.noise_ratio(t)))}",
-                "url": Media.url(token, f"film-{row}-{i}{suffix}.png"),
-                "computed": [True] * 4 if everything else there,
-                "reason": "guidance did not need this branch here",
-            }
-        )
-    note = ""
-    if missing and everything:
-        note = f"{missing} denoiser calls that the run did not need are made when you look, and not in its NFE."
-    elif missing:
-        note = f"{missing} branches were not needed and not computed."
-    film_rows = [dict(row) for row in FILM_ROWS]
-    if RULES[result.recipe.rule].weak:
-        film_rows[1] |= {"name": "x₀ of the weak model", "help": "the picture that the weak model believes in"}
-    return {"tile": result.pictures.shape[-1], "rows": film_rows, "columns": columns, "note": note}
 
 
 def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
@@ -215,8 +125,8 @@ def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
 def token_row(model: TextToImageModel, texts: list[str]) -> dict[str, Any]:
     tokens = [token for text in texts for token in model.text.tokens(text)]
     shown = [{"text": t.text, "kind": t.kind, "id": t.id} for t in tokens]
-    width = model.text.network.config.hidden_size
-    return {"tokens": shown, "note": f"{len(tokens)} tokens become {len(tokens)} × {width} numbers."}
+    each = f"Each of {len(texts)} texts: " if len(texts) > 1 else ""
+    return {"tokens": shown, "note": each + model.text.summary}
 
 
 def latents_picture(token: str, result: Generated, row: int) -> str:
@@ -230,35 +140,47 @@ def latents_picture(token: str, result: Generated, row: int) -> str:
     )
 
 
-def sweep_tiles(selected: float, token: str | None = None) -> dict[str, Any]:
-    tiles = [
-        {
-            "value": w,
-            "label": f"w = {number(w)}",
-            "url": Media.url(token, f"picture-{i}.png") if token else None,
-        }
-        for i, w in enumerate(SWEEP)
-    ]
-    return {"axis": "w", "tiles": tiles, "selected": selected if selected in SWEEP else None, "caption": ""}
+def with_sweep(recipe: TextToImage, across: str) -> TextToImage:
+    """The recipe with the sweep over w, or the table of w and a second axis."""
+    return recipe.but(sweep=SWEEP) if across == "none" else recipe.table(TABLE, across)
 
 
-def hindered(backend: Backend, rule: str) -> str:
-    """What stands in the way of a rule on this page, whatever the settings."""
-    if RULES[rule].weak and len(backend.models) < 2:
-        return (
-            "This page has one model only. Start it with --model and a second one of the same latents to try this."
+def sweep_tiles(recipe: TextToImage, token: str | None = None) -> dict[str, Any]:
+    """The sweep's value: a tile for each of its pictures, and the one marked that the other settings name."""
+    axes = ["w"] if recipe.across == "none" else ["w", recipe.across]
+    names = {"w": "w", "low": "end"}
+    tiles = []
+    for i, single in enumerate(recipe.singles()):
+        value = {axis: getattr(single, axis) for axis in axes}
+        label = " · ".join(f"{names.get(a, title(TextToImage, a))} = {number(v)}" for a, v in value.items())
+        tiles.append(
+            {"value": value, "label": label, "url": Media.url(token, f"picture-{i}.png") if token else None}
         )
-    return ""
+    return {
+        "axis": " and ".join(title(TextToImage, a) for a in axes),
+        "tiles": tiles,
+        "columns": len(recipe.sweep) if len(axes) == 2 else None,
+        "selected": {axis: getattr(recipe, axis) for axis in axes},
+        "caption": "",
+    }
 
 
-def word_list(model: TextToImageModel) -> dict[str, Any]:
-    groups = [{"name": k, "words": v} for k, v in (model.vocabulary or {}).items()]
-    return {"examples": list(model.examples) or EXAMPLES, "groups": groups}
+def second_axes(rule: str) -> list[tuple[str, str]]:
+    """What can be the second axis of a sweep under a rule."""
+    able = ["low", "steps", *rule_fields(rule).values()]
+    return [("none: eight scales w", "none"), *((title(TextToImage, name), name) for name in able)]
+
+
+# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them.
+MARK = f"""(...values) => {{
+    const names = {json.dumps(["w", *AXES])}, strip = values.at(-1);
+    const axes = Object.keys(strip?.tiles?.[0]?.value ?? {{}});
+    return {{...strip, selected: Object.fromEntries(axes.map(axis => [axis, values[names.indexOf(axis)]]))}};
+}}"""
 
 
 def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
-    live = Live(backend, TextToImage.tab)
     default = TextToImage(model=next(iter(backend.models)))
     shown = gr.State("")  # the token of the run on show
 
@@ -272,29 +194,10 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             c["w"] = control(TextToImage, "w")
             gr.HTML(marks(TextToImage, "w", (0.0, "0"), (1.0, "1")), elem_id="t2i-marks")
             both = gr.HTML(said(default), elem_classes="dp-readout", elem_id="t2i-conventions")
-            with gr.Row():
-                c["seed"] = control(TextToImage, "seed", scale=3)
-                dice = gr.Button("🎲", scale=1, min_width=44, elem_id="t2i-dice", elem_classes="dp-dice")
+            dice = seed_row(TextToImage, c)
             c["steps"] = control(TextToImage, "steps")
-            c["solver"] = control(
-                TextToImage, "solver", choices=[(f"{s.title} (order {s.order})", n) for n, s in SOLVERS.items()]
-            )
-            with gr.Accordion("More: negative prompt, guidance rule, window, grid, model", open=False):
-                c["negative"] = control(TextToImage, "negative", lines=1, max_length=1000)
-                c["rule"] = control(TextToImage, "rule", choices=[(r.title, n) for n, r in RULES.items()])
-                hindrance = gr.HTML(elem_classes="dp-note", elem_id="t2i-hindrance")
-                for field, rule in PARAMETERS.items():
-                    c[field] = control(TextToImage, field, visible=rule == default.rule)
-                others = [("choose one", ""), *((name, name) for name in backend.models)]
-                c["weak_model"] = control(TextToImage, "weak_model", choices=others, visible=False)
-                c["high"] = control(TextToImage, "high")
-                c["low"] = control(TextToImage, "low")
-                window = gr.HTML(elem_classes="dp-readout")
-                c["grid"] = control(TextToImage, "grid", choices=[(v, k) for k, v in GRID_TITLES.items()])
-                c["eta"] = control(TextToImage, "eta")
-                c["variable"] = control(TextToImage, "variable")
-                c["pictures"] = control(TextToImage, "pictures")
-                c["model"] = control(TextToImage, "model", choices=list(backend.models), value=default.model)
+            solver_choice(TextToImage, c)
+            more = more_settings(TextToImage, c, backend)
         with gr.Column(elem_classes="dp-picture"):
             told = gr.HTML(elem_classes="dp-note", elem_id="t2i-link-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="t2i-error")
@@ -304,8 +207,15 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="t2i-stop")
             notes = gr.HTML(elem_classes="dp-note", elem_id="t2i-notes")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Eight guidance scales, one noise")
-                sweep = Sweep(sweep_tiles(default.w), elem_id="t2i-sweep")
+                gr.Markdown("#### Guidance scales from one noise")
+                sweep = Sweep(sweep_tiles(with_sweep(default, "none")), elem_id="t2i-sweep")
+                axis = gr.Dropdown(
+                    second_axes(default.rule),
+                    value="none",
+                    label="second axis",
+                    info="a table: five scales w from left to right, four values of this from top to bottom",
+                    elem_id="t2i-axis",
+                )
                 sweep_button = gr.Button("Run the sweep with these settings", size="sm", elem_id="t2i-sweep-run")
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("#### What you see")
@@ -338,8 +248,6 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             noise = Noising(elem_id="t2i-noising")
 
     controls = [c[name] for name in NAMES]
-    details = [strip, look, chart, parts, tokens, latents, noise]
-    outputs = [stage, status, error, notes, both, composed, window, shown, *details]
 
     def run_views(result: Generated) -> RunViews:
         recipe = result.recipe
@@ -347,7 +255,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         return RunViews(result, lambda make: backend.call(make, recipe.model), weak)
 
     # --- one run, from values to views ----------------------------------------------------------------
-    def show_result(event: Result, recipe: TextToImage, visitor: str, everything: bool) -> dict[Any, Any]:
+    def show(event: Result, recipe: TextToImage, visitor: str, everything: bool) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
         token = media.add(visitor, run_views(result))
         many = len(result.pictures) > 1
@@ -372,102 +280,44 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             noise: noising(token, model, 0),
         }
 
-    def views(steps: Iterator[tuple[bool, Any]], recipe: TextToImage, visitor: str, everything: bool):
-        """The events of a run as updates of the page."""
-        warned: list[str] = []
-        for full, event in steps:
-            if isinstance(event, Result) and full:
-                yield show_result(event, recipe, visitor, everything)
-            elif isinstance(event, Result):
-                pictures = [{"url": data_url(p), "label": ""} for p in to_uint8(event.value.pictures)]
-                yield {stage: {"pictures": pictures, "live": True, "caption": f"{event.value.recipe.steps} steps"}}
-            elif isinstance(event, Preview) and full:
-                n = event.count
-                update: dict[Any, Any] = {
-                    status: lines(
-                        f"step {event.step} of {event.steps} · {n.evaluations} model calls · "
-                        f"{n.sample_forwards} sample-forwards"
-                    )
-                }
-                if event.pictures is not None:
-                    pictures = [{"url": data_url(p), "label": ""} for p in event.pictures]
-                    caption = f"x₀ as predicted at step {event.step}"
-                    update[stage] = {"pictures": pictures, "live": True, "caption": caption}
-                yield update
-            elif isinstance(event, Queued):
-                runs = "1 run is" if event.ahead == 1 else f"{event.ahead} runs are"
-                yield {status: lines(f"waiting: {runs} ahead of yours")}
-            elif isinstance(event, Note):
-                warned.append(event.text)
-                yield {notes: lines(*warned)}
-            elif isinstance(event, Failed):
-                yield {error: lines(event.text)}
-            elif isinstance(event, Stopped) and full:
-                yield {status: lines("stopped")}
+    def read(values: tuple[Any, ...]) -> tuple[TextToImage, dict[Any, Any]]:
+        """The recipe, and what can be said of it before it has run."""
+        recipe = recipe_of(values)
+        said_now: dict[Any, Any] = {both: said(recipe), composed: read_as(recipe)}
+        if recipe.model in backend.models:
+            schedule = backend.model(recipe.model).denoiser.schedule
+            said_now[more.window] = lines(*window_lines(recipe, recipe.plan(schedule), schedule))
+        return recipe, said_now
 
-    def follow(request: gr.Request, everything: bool, values: tuple[Any, ...], settled: bool):
-        visitor = request.session_hash or ""
-        try:
-            recipe = recipe_of(values)
-            schedule = backend.model(recipe.model).denoiser.schedule if known(recipe) else None
-            plan = recipe.plan(schedule) if schedule else None
-            readout: dict[Any, Any] = {error: "", both: said(recipe), composed: read_as(recipe)}
-        except PlaygroundError as problem:
-            yield {error: lines(str(problem))}
-            return
-        if plan is not None and schedule is not None:
-            readout[window] = lines(*window_lines(recipe, plan, schedule))
-        yield readout
-        short = quick(recipe, backend.pace(recipe.model)) if not settled else None
-        steps = live.follow(visitor, values, recipe, short)
-        yield from views(steps, recipe, visitor, everything)
+    details = [strip, look, chart, parts, tokens, latents, noise]
+    runs = Runs(
+        backend,
+        TextToImage,
+        c,
+        NAMES,
+        Screen(stage, status, error, notes),
+        read,
+        show,
+        quick,
+        [both, composed, more.window, shown, *details],
+        more=[everything],
+    )
+    follow_rule(c, more, formula, backend)
 
-    def known(recipe: TextToImage) -> bool:
-        return recipe.model in backend.models
+    def axes_of(rule: str, second: str) -> Any:
+        """A rule's own parameters may be the second axis of a sweep."""
+        axes = second_axes(rule)
+        return gr.update(choices=axes, value=second if second in dict(axes).values() else "none")
 
-    def moved(request: gr.Request, everything: bool, *values: Any):
-        yield from follow(request, everything, values, settled=False)
-
-    def start(request: gr.Request, everything: bool, *values: Any):
-        live.announce(request.session_hash or "", values)
-        yield from follow(request, everything, values, settled=True)
-
-    def announce(request: gr.Request, *values: Any) -> None:
-        live.announce(request.session_hash or "", values)
-
-    inputs = [everything, *controls]
-    fast: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    running: dict[str, Any] = {
-        "trigger_mode": "always_last",
-        "show_progress": "hidden",
-        "concurrency_limit": None,
-        "api_visibility": "private",
-    }
-    touches = [e for x in controls for e in (x.input, getattr(x, "release", None)) if e is not None]
-    # Text that is pasted or dropped is a change without an input.
-    touches += [c["prompt"].change, c["negative"].change]
-    # In this order: the light message first. See components/live.py.
-    gr.on(touches, announce, controls, None, trigger_mode="multiple", **fast)
-    gr.on(touches, moved, inputs, outputs, **running)
-    gr.on([x.change for x in controls], None, controls, None, js=link_script(TextToImage, NAMES), **fast)
-
-    def chosen(rule: str) -> dict[Any, Any]:
-        """What belongs to a rule is shown, and to no other."""
-        own = {c[field]: gr.update(visible=owner == rule) for field, owner in PARAMETERS.items()}
-        own[c["weak_model"]] = gr.update(visible=RULES[rule].weak)
-        return {**own, formula: rule_panel(rule), hindrance: lines(hindered(backend, rule))}
-
-    of_rule = [*(c[field] for field in PARAMETERS), c["weak_model"], formula, hindrance]
-    c["rule"].change(chosen, c["rule"], of_rule, **fast)
-
-    def then_start(event: Any) -> None:
-        event.then(start, inputs, outputs, **running)
+    c["rule"].change(axes_of, [c["rule"], axis], axis, **FAST)
 
     # --- buttons ---------------------------------------------------------------------------------------
-    then_start(dice.click(lambda: random.randrange(2**31), None, c["seed"], **fast))
+    runs.then_start(dice)
     for name, button in presets.items():
         wanted = PRESETS[name]
-        then_start(button.click(lambda wanted=wanted: list(wanted.values()), None, [c[k] for k in wanted], **fast))
+        runs.then_start(
+            button.click(lambda wanted=wanted: list(wanted.values()), None, [c[k] for k in wanted], **FAST)
+        )
 
     def take_example(event: gr.EventData) -> str:
         return str(event._data["text"])[:1000]
@@ -475,19 +325,16 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     def add_word(prompt: str, event: gr.EventData) -> str:
         return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
 
-    then_start(words.example(take_example, None, c["prompt"], **fast))
-    then_start(words.word(add_word, c["prompt"], c["prompt"], **fast))
+    runs.then_start(words.example(take_example, None, c["prompt"], **FAST))
+    runs.then_start(words.word(add_word, c["prompt"], c["prompt"], **FAST))
 
-    def stop_mine(request: gr.Request) -> None:
-        backend.stop(request.session_hash or "")
-
-    stop.click(stop_mine, None, None, **fast)
+    stop.click(runs.stop, None, None, **FAST)
 
     # --- the sweep, a run of its own -----------------------------------------------------------------
-    def run_sweep(request: gr.Request, *values: Any):
+    def run_sweep(request: gr.Request, second: str, *values: Any):
         visitor = request.session_hash or ""
         try:
-            recipe = recipe_of(values, sweep=SWEEP)
+            recipe = with_sweep(recipe_of(values), second)
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
@@ -495,25 +342,31 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             if isinstance(event, Preview):
                 yield {sweep_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
             elif isinstance(event, Result):
-                tiles = sweep_tiles(recipe.w, media.add(visitor, run_views(event.value)))
+                tiles = sweep_tiles(recipe, media.add(visitor, run_views(event.value)))
                 n = event.value.count
+                steps = "" if second == "steps" else f", {recipe.steps} steps"
                 tiles["caption"] = (
-                    f"“{recipe.prompt}”, seed {recipe.seed}, {recipe.steps} steps: {n.evaluations} model calls, "
-                    f"{n.sample_forwards} sample-forwards, {event.value.seconds:.2f} s for all eight"
+                    f"“{recipe.prompt}”, seed {recipe.seed}{steps}: {n.evaluations} model calls, "
+                    f"{n.sample_forwards} sample-forwards, {event.value.seconds:.2f} s for all "
+                    f"{len(tiles['tiles'])}"
                 )
                 yield {sweep: tiles, error: ""}
             elif isinstance(event, Failed):
                 yield {error: lines(event.text)}
         yield {sweep_button: gr.Button("Run the sweep with these settings", interactive=True)}
 
-    sweep_button.click(run_sweep, controls, [sweep, sweep_button, error], **running)
+    swept = [axis, *controls]
+    gr.on([sweep_button.click, axis.input], run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
 
-    def pick(event: gr.EventData) -> float:
-        return float(event._data["value"])
+    def pick(event: gr.EventData) -> dict[Any, Any]:
+        """The settings of a tile that was clicked; what a browser sends is not trusted."""
+        taken = event._data["value"]
+        numbers = {k: v for k, v in taken.items() if k in ("w", *AXES)} if isinstance(taken, dict) else {}
+        return {c[k]: v for k, v in numbers.items() if isinstance(v, int | float)} or gr.skip()
 
-    then_start(sweep.pick(pick, None, c["w"], **(fast | {"trigger_mode": "always_last"})))
-    # The tile of the current scale is marked, whatever moved the slider; in the browser alone.
-    c["w"].change(None, [c["w"], sweep], sweep, js="(w, strip) => ({...strip, selected: w})", **fast)
+    on_axes = [c[name] for name in ("w", *AXES)]
+    runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "always_last"})))
+    gr.on([x.change for x in on_axes], None, [*on_axes, sweep], sweep, js=MARK, **FAST)
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):
@@ -535,7 +388,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         look_at,
         [shown, look, everything],
         [strip, chart, parts, latents, noise],
-        **fast,
+        **FAST,
     )
 
     # --- the same for programs --------------------------------------------------------------------------
@@ -568,36 +421,28 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):
         recipe, changed = TextToImage.from_query(own_query(request, TextToImage.tab))
-        if not known(recipe):
-            changed.append(
-                f"The link's model {recipe.model[:40]!r} is not on this page; {default.model!r} is used."
-            )
-            recipe = recipe.but(model=default.model)
-        if recipe.weak_model and recipe.weak_model not in backend.models:
-            changed.append(f"The link's weak model {recipe.weak_model[:40]!r} is not on this page.")
-            recipe = recipe.but(weak_model="")
+        recipe, missing = known_here(recipe, backend)
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES},
             words: word_list(backend.model(recipe.model)),
-            sweep: sweep_tiles(recipe.w),
-            told: lines(*changed),
+            sweep: sweep_tiles(with_sweep(recipe, "none")),
+            told: lines(*changed, *missing),
         }
 
-    def kept_sweep(request: gr.Request, *values: Any):
+    def kept_sweep(request: gr.Request, second: str, *values: Any):
         """The sweep of these settings, if it has been run lately (the first page's has)."""
-        recipe = recipe_of(values, sweep=SWEEP)
-        if backend.finished(recipe) is not None:
-            yield from run_sweep(request, *values)
+        if backend.finished(with_sweep(recipe_of(values), second)) is not None:
+            yield from run_sweep(request, second, *values)
         else:
             yield gr.skip()
 
-    opened = page.load(restore, None, [*controls, words, sweep, told], **fast)
-    then_start(opened)
-    opened.then(kept_sweep, controls, [sweep, sweep_button, error], **running)
-    c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **fast)
+    opened = page.load(restore, None, [*controls, words, sweep, told], **FAST)
+    runs.then_start(opened)
+    opened.then(kept_sweep, swept, [sweep, sweep_button, error], **RUNNING)
+    c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
 
     def left(request: gr.Request) -> None:
-        live.forget(request.session_hash or "")
+        runs.live.forget(request.session_hash or "")
         media.forget(request.session_hash or "")
 
     page.unload(left)

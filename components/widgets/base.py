@@ -10,7 +10,7 @@ import inspect
 from abc import ABCMeta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gradio as gr
 from gradio.component_meta import ComponentMeta
@@ -34,6 +34,9 @@ class Widget(gr.HTML, metaclass=NoStub):
     when it has no `elem_id`), for the tests.
     """
 
+    also: ClassVar[tuple[Path, ...]] = ()
+    """Scripts of other widgets that this one stands on."""
+
     def __init__(self, value: dict[str, Any] | None = None, *, elem_id: str | None = None, **options: Any) -> None:
         # Gradio copies a component, with everything it was made from, for each update of a page.
         super().__init__(value, **(_parts(type(self), elem_id) | {"elem_id": elem_id} | options))
@@ -54,7 +57,7 @@ def _parts(widget: type[Widget], elem_id: str | None) -> dict[str, Any]:
     return {
         "html_template": (folder / "widget.html").read_text("utf-8"),
         "css_template": _joined(SHARED / "shared.css", folder / "widget.css"),
-        "js_on_load": _joined(SHARED / "shared.js", *_scripts(folder)),
+        "js_on_load": _joined(SHARED / "shared.js", *widget.also, *_scripts(folder)),
         "apply_default_css": False,
         "counted_as": elem_id or widget.__name__.lower(),
     }

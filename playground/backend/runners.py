@@ -8,18 +8,28 @@ experiment, write its runner here and put it into `RUNNERS`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from PIL import Image
+
 from playground.backend.events import Note, Preview, Result
-from playground.errors import PlaygroundError
+from playground.backend.guides import Guides
+from playground.errors import PlaygroundError, RecipeError
+from playground.fields import Count
 from playground.guidance import RULES
+from playground.images.examples import EXAMPLES
 from playground.images.models import TextToImageModel, to_uint8
+from playground.images.prompt_to_prompt import PromptToPrompt
+from playground.images.prompt_to_prompt import run as run_prompt_to_prompt
+from playground.images.sdedit import SDEdit
+from playground.images.sdedit import run as run_sdedit
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_text_to_image
 from playground.plane.flow import Flow, Moving
 from playground.plane.flow import run as run_flow
+from playground.plane.learned import Trainings, train
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe, TextToImage
 from playground.reuse import Prefixes
@@ -34,25 +44,73 @@ class Desk:
         wants_preview: whether the reader has seen the last preview, and a moment has passed since.
         previewed: to be told how many seconds a preview took, so that they stay a small part of the run.
         prefixes: the steps of earlier runs.
+        trainings: fields that are being learned, to go on with.
+        guides: the pictures that visitors brought.
     """
 
     model: Callable[[str], TextToImageModel]
     wants_preview: Callable[[], bool]
     previewed: Callable[[float], None]
     prefixes: Prefixes
+    trainings: Trainings
+    guides: Guides
 
 
 Work = Generator[Preview | Note | Result | None, None, None]
 
 
 def _text_to_image(recipe: TextToImage, desk: Desk) -> Work:
+    model, weak = _models(recipe, desk)
+    events = run_text_to_image(recipe, model, prefixes=desk.prefixes, weak=weak)
+    yield from _pictures(recipe, model, events, desk)
+
+
+def _sdedit(recipe: SDEdit, desk: Desk) -> Work:
+    model, weak = _models(recipe, desk)
+    guide, mask = guide_of(recipe, desk.guides, model.picture_size)
+    events = run_sdedit(recipe, model, guide, mask, desk.prefixes, weak)
+    yield from _pictures(recipe, model, events, desk)
+
+
+def _prompt_to_prompt(recipe: PromptToPrompt, desk: Desk) -> Work:
     model = desk.model(recipe.model)
-    weak = desk.model(recipe.weak_model) if RULES[recipe.rule].weak and recipe.weak_model else None
+    yield from _pictures(recipe, model, run_prompt_to_prompt(recipe, model, desk.prefixes), desk)
+
+
+GONE = "This guide is not on this installation: paint one, bring a picture or choose an example."
+
+
+def guide_of(recipe: SDEdit, guides: Guides, size: tuple[int, int]) -> tuple[Image.Image, Image.Image | None]:
+    """The pictures that a recipe names: the guide, drawn at a size if it is an example, and the mask if it has one.
+
+    Raises:
+        RecipeError: when there is none of that name.
+    """
+    if not recipe.guide:
+        raise RecipeError("There is no guide yet: paint one, bring a picture or choose an example.")
+    known = EXAMPLES.get(recipe.guide)
+    guide = known.picture(size) if known else guides.get(recipe.guide)
+    if guide is None:
+        raise RecipeError(GONE)
+    mask = guides.get(recipe.mask) if recipe.mask else None
+    if recipe.mask and mask is None:
+        raise RecipeError("This mask is not on this installation: paint it anew or clear it.")
+    return guide.convert("RGB"), mask
+
+
+def _models(recipe: TextToImage, desk: Desk) -> tuple[TextToImageModel, TextToImageModel | None]:
+    """A recipe's model, and the weak one where its rule has one."""
+    weak = RULES[recipe.rule].weak and recipe.weak_model
+    return desk.model(recipe.model), desk.model(recipe.weak_model) if weak else None
+
+
+def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any], desk: Desk) -> Work:
+    """The events of a run that makes pictures, as the reader sees them."""
     for words in recipe.texts():
         for text in model.text.notes(words):
             yield Note(text)
     limits = _limits(model)
-    for event in run_text_to_image(recipe, model, prefixes=desk.prefixes, weak=weak):
+    for event in events:
         before, limits = limits, _limits(model)
         if limits != before:
             fewest = min(n for n in limits if n is not None)
@@ -80,16 +138,32 @@ def _shown(progress: Progress, model: TextToImageModel, desk: Desk) -> Preview:
 
 
 def _plane_flow(recipe: PlaneFlow, desk: Desk) -> Work:
-    for event in run_flow(recipe):
+    """Train the field first, if it is a learned one: a stopped training goes on where it stopped."""
+    field, history = None, []
+    if recipe.field == "learned":
+        training = desk.trainings.get(recipe)
+        if training is None or training.step < recipe.train_steps:
+            for report in train(recipe, training):
+                training = report
+                desk.trainings.put(report)
+                yield Preview(report.step, recipe.train_steps, Count(), value=report)
+        assert training is not None
+        field, history = training.field, training.history
+    for event in run_flow(recipe, field):
         if isinstance(event, Flow):
-            yield Result(event)
+            yield Result(replace(event, history=history))
         elif isinstance(event, Moving):
             yield Preview(event.step, event.steps, event.count, value=event)
         else:
             yield None
 
 
-RUNNERS: dict[type[Recipe], Callable[[Any, Desk], Work]] = {TextToImage: _text_to_image, PlaneFlow: _plane_flow}
+RUNNERS: dict[type[Recipe], Callable[[Any, Desk], Work]] = {
+    TextToImage: _text_to_image,
+    SDEdit: _sdedit,
+    PromptToPrompt: _prompt_to_prompt,
+    PlaneFlow: _plane_flow,
+}
 """The runner of each kind of recipe."""
 
 

@@ -19,10 +19,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from playground.backend.events import FINAL, Event, Failed, Outcome, Preview, Queued, Result, Stopped
+from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device
 from playground.errors import Busy, ModelError, PlaygroundError
 from playground.images.models import BUNDLED, TextToImageModel, load_model
+from playground.plane.learned import Trainings
 from playground.recipes import Recipe
 from playground.reuse import Prefixes
 
@@ -127,6 +129,8 @@ class Backend:
         self.max_queue, self.turn, self.max_models = max_queue, turn, max_models
         self._compiled = compiled
         self._results = _Results(keep_bytes)
+        self._trainings = Trainings()
+        self.guides = Guides()
         self._prefixes = Prefixes(keep_bytes)
         self._loaded: OrderedDict[str, TextToImageModel] = OrderedDict()
         self._lock = threading.Condition()
@@ -332,7 +336,14 @@ class Backend:
         try:
             if not job.stop.is_set():
                 if job.work is None:
-                    desk = Desk(self._model, lambda: job.wants_preview, job.previewed, self._prefixes)
+                    desk = Desk(
+                        self._model,
+                        lambda: job.wants_preview,
+                        job.previewed,
+                        self._prefixes,
+                        self._trainings,
+                        self.guides,
+                    )
                     job.work = runner_of(job.recipe)(job.recipe, desk)
                 for event in job.work:
                     if isinstance(event, Result):
@@ -368,8 +379,8 @@ class Backend:
     def _measure(self, outcome: Any) -> None:
         """Note how long a model takes per sample-forward."""
         model = getattr(outcome.recipe, "model", None)
-        # The rest of a run that went on from another's steps is too short to tell.
-        if model is not None and not getattr(outcome, "taken_over", 0):
+        # The rest of a run that went on from another's steps is too short to tell; at t0 = 0 nothing is asked.
+        if model is not None and not getattr(outcome, "taken_over", 0) and outcome.count.sample_forwards:
             measured = outcome.seconds / outcome.count.sample_forwards
             self._pace[model] = 0.5 * (self.pace(model) + measured)
 

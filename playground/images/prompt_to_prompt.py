@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
 from playground.errors import RecipeError
+from playground.guidance import RULES
 from playground.images.alignment import Alignment, Word, align
 from playground.images.attention import AttentionEdits, Blend, Edit, Maps
 from playground.images.models import Text, TextToImageModel
@@ -96,11 +97,16 @@ class PromptToPrompt(TextToImage):
         again = [self.prompt] if any(p == 0 and value != 1 for p, _, value in self.weights) else []
         return [self.prompt, *self.edits, *again]
 
+    def singles(self) -> list[Self]:
+        """One per picture of a run: each is part of the whole, which makes it."""
+        return [self] * len(self.prompts())
+
     def plan(self, schedule: Schedule) -> Plan:
         if self.sweep:
             raise RecipeError("A sweep over w is part of the tab Text to image.")
-        one = self.model_copy(update={"pictures": 1})
-        (row,) = TextToImage.plan(one, schedule).rows
+        if RULES[self.rule].weak:
+            raise RecipeError("Prompt-to-prompt has no autoguidance: take another rule.")
+        row = self._row(schedule)
         if not isinstance(row.cond, str):
             raise RecipeError("Prompt-to-prompt edits plain prompts: parts joined by AND have no single attention.")
         return Plan(
@@ -217,6 +223,21 @@ def edit_prompt(recipe: PromptToPrompt, model: TextToImageModel, prefixes: Prefi
         pass
     assert isinstance(event, Prompted)
     return event
+
+
+def attention_arrays(result: Prompted, shown: int) -> dict[str, Any]:
+    """The maps of a run for the browser: per grid "before HxW" and "after HxW", [steps, R, H * W, shown].
+
+    Args:
+        result: the run.
+        shown: tokens from the beginning of the context; those behind are padding.
+    """
+    arrays: dict[str, Any] = {}
+    for kind in ("before", "after"):
+        for grid in result.maps(0).before:
+            stacked = torch.stack([getattr(result.maps(k), kind)[grid] for k in range(len(result.trace))])
+            arrays[f"{kind} {grid[0]}x{grid[1]}"] = stacked[..., :shown].float().numpy()
+    return arrays
 
 
 RECIPES[PromptToPrompt.tab] = PromptToPrompt

@@ -175,6 +175,7 @@ class Edited(Generated):
         free: [H, W], 1 where the picture was made anew; None when it was so everywhere.
     """
 
+    recipe: SDEdit
     guide: Tensor | None = None
     starts: Tensor | None = None
     told: str = ""

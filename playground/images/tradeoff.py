@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from playground.images.models import ASSETS, BUNDLED
 from playground.images.sdedit import Edited, SDEdit
+from playground.images.verifier import Verifier
 
 LEVELS = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)
 """The noise levels that are measured."""
@@ -64,16 +67,35 @@ def gaussian_distance(a: Tensor, b: Tensor) -> float:
     return float((means + (a.std(0) - b.std(0)).square().sum()).sqrt())
 
 
-def realism(strips: Sequence[Edited], features: Tensor, real: Tensor) -> list[float]:
+def verifier_of(folder: str) -> Verifier | None:
+    """The scene verifier that lies beside a model, None where there is none.
+
+    Args:
+        folder: the model's, as the operator gave it, or the bundled model's name.
+    """
+    home = (ASSETS / folder if folder == BUNDLED else Path(folder)) / "verifier"
+    return Verifier.load(home) if (home / "config.json").is_file() else None
+
+
+@torch.no_grad()
+def features(verifier: Verifier, pictures: Tensor) -> Tensor:
+    """[R, D] of pictures [R, 3, H, W] in [-1, 1], brought to the verifier's 128 x 128 pixels."""
+    if pictures.shape[-2:] != (128, 128):
+        pictures = torch.nn.functional.interpolate(pictures, (128, 128), mode="bilinear", antialias=True)
+    return torch.cat([verifier(part).whole.float() for part in pictures.split(32)])
+
+
+def realism(strips: Sequence[Edited], real: Sequence[Tensor], see: Callable[[Tensor], Tensor]) -> list[float]:
     """For each level of the strips, how far its pictures are from pictures without a guide.
 
     Args:
-        strips: the runs.
-        features: [R, D] of all their pictures in the order of the rows.
-        real: [N, D] of pictures made from the prompt alone, of other seeds.
+        strips: the runs of `parts`.
+        real: pictures [R, 3, H, W] made from the prompt alone, of other seeds.
+        see: the features [R, D] of pictures.
     """
-    table = features.view(-1, len(strips[0].recipe.strip), features.shape[-1])
-    return [gaussian_distance(table[:, i], real) for i in range(table.shape[1])]
+    seen, theirs = torch.cat([see(s.pictures) for s in strips]), torch.cat([see(p) for p in real])
+    table = seen.view(-1, len(strips[0].recipe.strip), seen.shape[-1])
+    return [gaussian_distance(table[:, i], theirs) for i in range(table.shape[1])]
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:

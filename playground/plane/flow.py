@@ -6,6 +6,7 @@ counting are the very objects of `playground/sampling.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from playground.fields import Condition, Count, Field, rows
 from playground.noise import start_noise
-from playground.plane.mixtures import ExactField
+from playground.plane.learned import train
+from playground.plane.mixtures import ExactField, uniform_from_normal
 from playground.plane.packing import pack
 from playground.plane.recipe import PlaneFlow
-from playground.sampling import Evaluated, Finished, Stepped, sample
+from playground.sampling import Evaluated, Finished, Snapshot, Stepped, sample
 from playground.schedules import EDM, Schedule, as_time
 from playground.solvers import InSigma, InTime, Solver, Variable
 
@@ -39,6 +41,8 @@ class Cloud(Field):
         points: a field whose samples have shape (D,).
         count: points of a cloud.
     """
+
+    cloud = True
 
     def __init__(self, points: Field, count: int):
         super().__init__()
@@ -80,7 +84,9 @@ class Flow:
         zoom: [F] the size of p_t's noise and data, sqrt(alpha^2 + sigma^2), where it leaves the plane (EDM's path);
             1 on the others. frames / zoom stays in view.
         count: evaluations and sample-forwards.
-        seconds: wall time of the computation.
+        seconds: wall time of the sampling; a learned field's training is not in it.
+        field: who answered, for points [B, D].
+        history: of a learned field's training, (updates, loss, the exact field's loss) at each report.
     """
 
     recipe: PlaneFlow
@@ -92,6 +98,8 @@ class Flow:
     zoom: Tensor
     count: Count
     seconds: float
+    field: Field
+    history: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
 
     @property
     def x(self) -> Tensor:
@@ -156,7 +164,14 @@ def exact_field(recipe: PlaneFlow) -> ExactField:
     """The closed-form field of a recipe, in the kind that is defined all along its path."""
     schedule = recipe.schedule()
     kind = "velocity" if schedule.t_min == 0 else "x0"
-    return ExactField(recipe.data(), schedule, kind)  # type: ignore[arg-type]
+    return ExactField(recipe.data(), schedule, kind, recipe.source)  # type: ignore[arg-type]
+
+
+def weak_field(recipe: PlaneFlow) -> ExactField:
+    """What autoguidance goes away from: the exact field of the target blurred, so that it knows less of it."""
+    schedule = recipe.schedule()
+    kind = "velocity" if schedule.t_min == 0 else "x0"
+    return ExactField(recipe.data().blurred(recipe.blur), schedule, kind, recipe.source)  # type: ignore[arg-type]
 
 
 def drawn_in(solver: Solver, schedule: Schedule, times: Tensor) -> Variable:
@@ -179,11 +194,21 @@ def between(variable: Variable, times: Tensor, states: Tensor, at: Tensor) -> Te
     return first * states[last] + second * states[last + 1]
 
 
-def run(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES) -> Iterator[Evaluated | Moving | Flow]:
+def source_noise(recipe: PlaneFlow, count: int) -> Tensor:
+    """The particles' noise [count, D], of unit variance: what sampling starts from, times sigma."""
+    noise = start_noise(recipe.seed, (count, recipe.dimension))
+    return uniform_from_normal(noise) if recipe.source == "uniform" else noise
+
+
+def run(
+    recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES, noise: Tensor | None = None
+) -> Iterator[Evaluated | Moving | Flow]:
     """Run a recipe; between any two evaluations something is yielded.
 
     Args:
-        field: who answers; by default the exact field (a recipe with a learned one must bring it).
+        field: who answers; by default the exact field.
+        frames: at most how many frames.
+        noise: [N, D] of unit variance to start from instead of the source's own; N may be any number.
 
     Yields:
         Evaluated after an evaluation, Moving after a step, Flow at the end.
@@ -195,27 +220,29 @@ def run(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES) -> 
     recipe.check()
     field = field or exact_field(recipe)
     schedule = field.schedule
-    cloud = Cloud(field, recipe.particles)
+    noise = source_noise(recipe, recipe.particles) if noise is None else noise
+    cloud = Cloud(field, len(noise))
     plan = recipe.plan(schedule)
     (row,) = plan.rows
     solver_times = torch.tensor(row.times, dtype=torch.float64)
-    # Not the first question: a solver with churn asks it somewhere else.
-    states = [float(schedule.sigma(row.times[0])) * start_noise(row.seed, cloud.shape)]
+    x = (float(schedule.sigma(row.times[0])) * noise)[None]
+    states = [x[0]]
+    start = Snapshot(0, x, None, row.guidance.start(x))
+    weak = Cloud(weak_field(recipe), len(noise)) if row.guidance.weak else None
     count = Count()
-    for event in sample(plan, cloud):
+    for event in sample(plan, cloud, start=start, weak=weak):
         if isinstance(event, Evaluated):
-            count.evaluations += 1
-            count.sample_forwards += sum(len(i) for a in event.answers for i, _ in a.branches.values())
+            count = event.count
         elif isinstance(event, Stepped):
             states.append(event.x[0])
         spent += time.perf_counter() - since
         if isinstance(event, Evaluated):
             yield event
         elif isinstance(event, Stepped):
-            yield Moving(len(states) - 1, recipe.steps, replace(count), states[-1], row.times[event.step + 1])
+            yield Moving(len(states) - 1, recipe.steps, count, states[-1], row.times[event.step + 1])
         since = time.perf_counter()
     assert isinstance(event, Finished)
-    wanted = max(16, min(frames, FRAME_NUMBERS // (recipe.particles * recipe.dimension)))
+    wanted = max(16, min(frames, FRAME_NUMBERS // (len(noise) * recipe.dimension)))
     times = frame_times(schedule, row.times[0], row.times[-1], wanted)
     path = torch.stack(states)
     variable = drawn_in(row.make_solver(schedule), schedule, solver_times)
@@ -231,20 +258,24 @@ def run(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES) -> 
         zoom=zoom(schedule, times),
         count=event.count,
         seconds=spent + time.perf_counter() - since,
+        field=field,
     )
 
 
-def flow(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES) -> Flow:
+def flow(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES, noise: Tensor | None = None) -> Flow:
     """Run a recipe to its end.
 
     Args:
-        field: who answers; by default the exact field, or the learned one, trained first if need be.
-        frames: at most how many frames.
+        field: who answers; by default the recipe's, exact or learned (and then trained first).
+        frames, noise: as `run`.
 
     Raises:
         RecipeError: for a recipe that is impossible, in one sentence.
     """
-    for event in run(recipe, field, frames):  # noqa: B007
-        pass
+    if field is None and recipe.field == "learned":
+        *_, training = train(recipe)
+        field = training.field
+        return replace(flow(recipe, field, frames, noise), history=training.history)
+    *_, event = run(recipe, field, frames, noise)
     assert isinstance(event, Flow)
     return event

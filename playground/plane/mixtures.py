@@ -18,7 +18,7 @@ from torch import Tensor
 
 from playground.errors import RecipeError
 from playground.fields import Condition, Field, Kind
-from playground.schedules import Schedule
+from playground.schedules import Schedule, as_time
 
 BLOCK = 2**19
 """Kernel values (points times components) computed at once."""
@@ -59,8 +59,17 @@ class Mixture:
     def restricted(self, label: int) -> Mixture:
         """The class-conditional distribution p(x | label)."""
         keep = self.labels == label
-        covariances = self.axes[keep] @ torch.diag_embed(self.variances[keep]) @ self.axes[keep].mT
-        return Mixture(self.means[keep], covariances, self.weights[keep], self.labels[keep].tolist())
+        return Mixture(self.means[keep], self.covariances[keep], self.weights[keep], self.labels[keep].tolist())
+
+    @property
+    def classes(self) -> list[int]:
+        """The labels that occur, in order."""
+        return sorted(set(self.labels.tolist()))
+
+    @property
+    def covariances(self) -> Tensor:
+        """[K, D, D]."""
+        return self.axes @ torch.diag_embed(self.variances) @ self.axes.mT
 
     @cached_property
     def is_isotropic(self) -> bool:
@@ -71,10 +80,18 @@ class Mixture:
         """[B] the class of the component that each x [B, D] most probably comes from."""
         return self.labels[self.responsibilities(x, 1.0, 0.01).argmax(-1)]
 
+    def blurred(self, scale: float) -> Mixture:
+        """The law of x_0 + scale eps, with the same classes."""
+        wide = self.covariances + scale**2 * torch.eye(self.dim, dtype=torch.float64)
+        return Mixture(self.means, wide, self.weights, self.labels.tolist())
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """[count, D] draws."""
-        k = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        noise = torch.randn(count, self.dim, dtype=torch.float64, generator=generator)
+        return self.drawn(torch.multinomial(self.weights, count, replacement=True, generator=generator), generator)
+
+    def drawn(self, k: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw from each of the components k [B]: [B, D]."""
+        noise = torch.randn(len(k), self.dim, dtype=torch.float64, generator=generator)
         return self.means[k] + torch.einsum("bij,bj->bi", self.axes[k], self.variances[k].sqrt() * noise)
 
     def _axes(self, x: Tensor, a: Tensor, s: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -111,7 +128,8 @@ class Mixture:
         """Rows in blocks whose kernel values fit the processor's cache."""
         size = max(1, BLOCK // len(self.means))
         for i in range(0, max(len(x), 1), size):
-            yield x[i : i + size], *(v if len(v) == 1 else v[i : i + size] for v in (a, s))
+            rows = slice(i, i + size)
+            yield x[rows], a if len(a) == 1 else a[rows], s if len(s) == 1 else s[rows]
 
     def posterior(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(E[x_0 | x], E[eps | x]) at x [B, D]; neither divides by the other's scale.
@@ -156,6 +174,29 @@ class Mixture:
         mean, scaled, one, shift, weight = (g @ table).split([self.dim, self.dim, 1, self.dim, 1], 1)
         return mean + a * (weight * x - a * shift), s * (one * x - a * scaled)
 
+    def divergences(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The divergences of E[x_0 | x] and E[eps | x] at x [B, D] for alpha, sigma [B] or [1]: [B] each.
+
+        With q_k = S_k^-1 (x - a mu_k) and m_k = mu_k + a Sigma_k q_k the responsibilities g_k have the gradient
+        g_k (q - q_k), q = sum_k g_k q_k, and so
+
+            div E[x_0 | x] = sum_k g_k (tr(a Sigma_k S_k^-1) + m_k . (q - q_k))
+            div E[eps | x] = s sum_k g_k (tr S_k^-1 + q_k . (q - q_k))
+        """
+        own, a, s = self._like(x), alpha.to(x), sigma.to(x)
+        g = torch.softmax(self._log_densities(x, a, s), -1)
+        q = torch.zeros(len(x), len(self.means), self.dim).to(x)
+        spread, trace, traces = torch.zeros_like(q), torch.zeros_like(g), torch.zeros_like(g)
+        for d, (axis, u, variance) in enumerate(self._axes(x, a, s)):
+            inverse = 1 / _positive(variance)
+            whitened = (u * inverse)[..., None] * axis
+            q, spread = q + whitened, spread + own.variances[:, d, None] * whitened
+            trace, traces = trace + inverse, traces + own.variances[:, d] * inverse
+        gap = torch.einsum("bk,bkd->bd", g, q)[:, None] - q
+        m = own.means + a[:, None, None] * spread
+        x0 = (g * (a[:, None] * traces + (m * gap).sum(-1))).sum(-1)
+        return x0, s * (g * (trace + (q * gap).sum(-1))).sum(-1)
+
     def _like(self, x: Tensor) -> SimpleNamespace:
         """The parameters in the precision and on the device of x."""
         key = (x.dtype, x.device)
@@ -183,7 +224,7 @@ def uniform_from_normal(noise: Tensor) -> Tensor:
     return HALF_WIDTH * (2 * torch.special.ndtr(noise) - 1)
 
 
-def _boxed(z: Tensor, s: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def boxed(z: Tensor, s: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For z = b n + s u with n ~ N(0, 1), u ~ U(-c, c): (log p(z), E[u | z], E[n | z]), elementwise in float64.
 
     n is a normal variable cut to [lo, hi] = [(z - s c)/b, (z + s c)/b]. By symmetry z >= 0; then the interval is
@@ -226,7 +267,7 @@ def uniform_posterior(mixture: Mixture, x: Tensor, a: Tensor, s: Tensor) -> tupl
     a, s = a.double()[:, None], s.double()[:, None]
     scale = own.variances[:, 0].sqrt()
     b = (a * scale).clamp(min=1e-9)
-    parts = [_boxed(x[:, d : d + 1] - a * own.means[:, d], s, b) for d in range(mixture.dim)]
+    parts = [boxed(x[:, d : d + 1] - a * own.means[:, d], s, b) for d in range(mixture.dim)]
     log_density = own.log_weights + sum(p[0] for p in parts)
     g = torch.softmax(log_density, -1)
     eps = torch.stack([(g * u).sum(-1) for _, u, _ in parts], -1)
@@ -311,5 +352,6 @@ class ExactField(Field):
         """log p_t at x [B, D]: [B]."""
         mixture, path = self.of_class(label), self.schedule
         if self.source == "uniform":
-            return uniform_posterior(mixture, x, path.alpha([t]), path.sigma([t]))[0].to(x)
+            at = as_time(t).reshape(1)
+            return uniform_posterior(mixture, x, path.alpha(at), path.sigma(at))[0].to(x)
         return mixture.log_density(x, path.alpha(t), path.sigma(t))

@@ -13,7 +13,7 @@ from playground.guidance import RULES
 from playground.plan import Plan, Row
 from playground.plane.mixtures import Mixture
 from playground.plane.targets import LINES, TARGETS, decode_points, edited_mixture, point_target, word_target
-from playground.recipes import RECIPES, GridName, Recipe, RuleName, SolverName
+from playground.recipes import RECIPES, GridName, Guided, RuleName, SolverName
 from playground.schedules import CONTINUOUS, Schedule
 from playground.solvers import SOLVERS
 
@@ -26,9 +26,10 @@ else:
 
 WORD_LIMIT = 12
 PARTICLES = (100, 10_000)
+LIMIT = 50.0
 
 
-class PlaneFlow(Recipe):
+class PlaneFlow(Guided):
     """Particles flow from noise to a target whose field is known exactly, or was learned a moment ago."""
 
     tab: ClassVar[str] = "flow"
@@ -151,6 +152,15 @@ class PlaneFlow(Recipe):
         description="no guidance above this noise level t (1 is pure noise)",
     )
 
+    blur: float = Field(
+        0.5,
+        title="blur of the weak field",
+        ge=0.05,
+        le=2,
+        json_schema_extra={"step": 0.05},
+        description="autoguidance goes away from the exact field of data blurred by this much",
+    )
+
     @model_validator(mode="after")
     def _window(self) -> Self:
         if self.low > self.high:
@@ -158,8 +168,17 @@ class PlaneFlow(Recipe):
         return self
 
     def schedule(self) -> Schedule:
-        """The path's alpha(t) and sigma(t)."""
-        return CONTINUOUS[self.path]()
+        """The path's alpha(t) and sigma(t).
+
+        A learned eps or score says little about x0 where sigma/alpha is large, a learned x0 little about eps where
+        it is small: errors grow by that factor. Such a network is asked, and trained, up to a factor of LIMIT only.
+        """
+        path = CONTINUOUS[self.path]()
+        if self.field == "learned" and self.loss == "x0":
+            path.t_min = max(path.t_min, float(path.t_at_ratio(1 / LIMIT)))
+        if self.field == "learned" and self.loss in ("eps", "score") and self.path != "edm":
+            path.t_max = min(path.t_max, float(path.t_at_ratio(LIMIT)))
+        return path
 
     def data(self) -> Mixture:
         """The target p_0.
@@ -175,7 +194,7 @@ class PlaneFlow(Recipe):
 
     def classes(self) -> list[int]:
         """The classes of the target; a single one means that it has none to tell apart."""
-        return sorted(set(self.data().labels.tolist()))
+        return self.data().classes
 
     def plan(self, schedule: Schedule) -> Plan:
         """One row: the whole cloud, whose particles ask in step."""
@@ -189,7 +208,9 @@ class PlaneFlow(Recipe):
         elif self.variable in solver.variables:
             variable = self.variable
         label = None if self.label < 0 else self.label
-        rule = RULES["none" if label is None else self.rule](w=self.w, low=self.low, high=self.high)
+        # Without a class c is u, and only a weak field is something else to go away from.
+        name = self.rule if label is not None or RULES[self.rule].weak else "none"
+        rule = self.make_rule(name, self.w, self.low, self.high)
         return Plan((Row(self.seed, times, self.solver, rule, label, None, variable, self.eta),))
 
     def check(self) -> None:
@@ -212,6 +233,8 @@ class PlaneFlow(Recipe):
                 )
             if self.field == "learned" and self.loss == "score":
                 raise RecipeError("Score matching needs a Gaussian source: choose another loss.")
+        if self.rule == "rescale" and self.label >= 0:
+            raise RecipeError("This rule restores the contrast of a picture, and a point of the plane has none.")
         if self.label >= 0:
             classes = self.classes()
             if len(classes) < 2:

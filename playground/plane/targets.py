@@ -321,7 +321,7 @@ def word_points(text: str) -> Tensor:
     for letter in word:
         if not letter.isspace() and (not letter.isprintable() or _missing(font, letter)):
             name = repr(letter) if letter.isprintable() else "one of these characters"
-            raise RecipeError(f"The font has no letter for {name}: use Latin letters, digits and signs.")
+            raise RecipeError(f"The font has no letter for {name}: use letters from A to Z, digits and signs.")
     left, top, right, bottom = (int(v) for v in font.getbbox(word))
     image = Image.new("L", (right - left + 4, bottom - top + 4), 255)
     ImageDraw.Draw(image).text((2 - left, 2 - top), word, fill=0, font=font)

@@ -22,6 +22,8 @@ from playground.images.text_to_image import (
 from playground.sharing.png import to_png
 
 T = TypeVar("T")
+OnDevice = Callable[[Callable[[TextToImageModel], bytes]], bytes]
+"""Runs a function of the model where the model lives (`Backend.call` does)."""
 
 NOISE_FRAMES = 21
 
@@ -38,14 +40,14 @@ class RunViews:
 
     Args:
         result: the run.
-        on_device: runs a function of the model where the model lives (`Backend.call` does).
+        on_device: runs what needs the model.
         weak: gives the weak model of autoguidance, where that is the rule.
     """
 
     def __init__(
         self,
         result: Generated,
-        on_device: Callable[[Callable[[TextToImageModel], bytes]], bytes],
+        on_device: OnDevice,
         weak: Callable[[], TextToImageModel] | None = None,
     ):
         self.result, self._on_device, self._weak = result, on_device, weak

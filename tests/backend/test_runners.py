@@ -11,7 +11,7 @@ from holding import PATIENCE, Reader, tiny
 from playground.backend import FINAL, Failed, Preview, Result, Stopped
 from playground.backend.runners import RUNNERS, runner_of
 from playground.errors import PlaygroundError
-from playground.plane import PlaneFlow, flow
+from playground.plane import PlaneFlow, Training, flow
 from playground.recipes import RECIPES, Recipe
 
 SMALL = PlaneFlow(target="eight", particles=200, steps=6)
@@ -70,3 +70,31 @@ def test_compute_runs_on_the_worker_between_two_evaluations(backend):
     reader = Reader(backend.run(SMALL.but(steps=200)))
     assert backend.compute(lambda: 7, timeout=PATIENCE) == 7
     assert isinstance(reader.final, FINAL)
+
+
+def test_a_learned_field_is_trained_first_and_goes_on_where_it_stopped(backend):
+    recipe = SMALL.but(field="learned", width=8, depth=1, batch=16, train_steps=100, target="three")
+    running = backend.run(recipe, "ann")
+    reports = [e.value for e in running if isinstance(e, Preview) and isinstance(e.value, Training)]
+    assert reports[-1].step == 100 and reports[0].floor > 0
+    # Another solver, and more updates: only what is missing is trained.
+    *events, last = backend.run(recipe.but(solver="euler"), "ann")
+    assert not any(isinstance(e.value, Training) for e in events) and isinstance(last, Result)
+    events = list(backend.run(recipe.but(train_steps=125), "ann"))
+    steps = [e.value.step for e in events if isinstance(e, Preview) and isinstance(e.value, Training)]
+    assert steps == [125]
+    assert [s for s, _, _ in events[-1].value.history] == [25, 50, 75, 100, 125]
+    alone = flow(recipe.but(train_steps=125))
+    torch.testing.assert_close(events[-1].value.frames, alone.frames, rtol=0, atol=1e-4)
+    assert alone.history[-1] == pytest.approx(events[-1].value.history[-1], rel=1e-4)
+
+
+def test_a_stopped_training_keeps_what_it_learned(backend):
+    recipe = SMALL.but(field="learned", width=8, depth=1, batch=16, train_steps=50_000)
+    running = backend.run(recipe, "ann")
+    first = next(e.value for e in running if isinstance(e, Preview))
+    backend.stop("ann")
+    assert isinstance(list(running)[-1], Stopped)
+    again = backend.run(recipe, "ann")
+    assert next(e.value for e in again if isinstance(e, Preview)).step > first.step
+    again.close()

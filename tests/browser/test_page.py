@@ -194,7 +194,7 @@ def test_examples_and_words_can_be_clicked(visit):
 
 def test_the_dice_draws_another_noise(visit):
     tab = visit(steps=2)
-    tab.page.locator("#t2i-dice").click()
+    tab.page.locator("#text-to-image-dice").click()
     expect(tab.number("seed")).not_to_have_value("7")
     tab.wait_for_recipe(seed=int(tab.number("seed").input_value()))
 
@@ -511,14 +511,15 @@ def test_everything_can_be_done_with_the_keyboard(visit):
     reached = {name for name, *_ in names}
     wanted = {"w", "seed", "steps", "solver"}
     assert {f"text-to-image-{n}" for n in wanted} <= reached
-    assert {"t2i-words", "t2i-dice", "t2i-stop", "t2i-stage", "t2i-sweep", "t2i-sweep-run", "t2i-film"} <= reached
+    wanted = {"words", "stop", "stage", "sweep", "sweep-run", "film"}
+    assert {"text-to-image-dice", *(f"t2i-{name}" for name in wanted)} <= reached
     assert all(visible and style != "none" for name, visible, style in names if name)
 
 
 @pytest.mark.slow
 def test_buttons_answer_enter(visit):
     tab = visit(steps=2)
-    tab.page.locator("#t2i-dice").focus()
+    tab.page.locator("#text-to-image-dice").focus()
     tab.page.keyboard.press("Enter")
     expect(tab.number("seed")).not_to_have_value("7")
     tab.wait_for_recipe(seed=int(tab.number("seed").input_value()))

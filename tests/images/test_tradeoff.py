@@ -9,7 +9,16 @@ from playground.fields import Count
 from playground.images.examples import EXAMPLES
 from playground.images.models import load_model
 from playground.images.sdedit import Edited, SDEdit, edit
-from playground.images.tradeoff import gaussian_distance, parts, realism, spearman, tradeoff
+from playground.images.tradeoff import (
+    features,
+    gaussian_distance,
+    parts,
+    realism,
+    spearman,
+    tradeoff,
+    verifier_of,
+)
+from playground.images.verifier import Labels, Verifier
 
 LEVELS = (0.2, 0.5, 0.8)
 
@@ -65,13 +74,23 @@ def test_spearman_by_hand():
 
 def test_realism_is_zero_for_the_same_pictures_and_grows_with_a_shift():
     torch.manual_seed(0)
-    real = torch.randn(50, 6)
-    recipe = SDEdit(strip=LEVELS, pictures=8)
-    table = torch.stack([real[:8], real[:8] + 1, real[:8] + 3], 1).flatten(0, 1)
-    near, further, far = realism([strip(recipe, [0] * 24)], table, real[:8])
-    assert near == pytest.approx(0, abs=1e-5)
-    assert further == pytest.approx(6**0.5) and far == pytest.approx(3 * 6**0.5)
-    assert gaussian_distance(real, 2 * real) > 0
+    real = torch.randn(8, 3, 4, 4)
+    made = strip(SDEdit(strip=LEVELS, pictures=8), [0] * 24)
+    made.pictures = torch.stack([real, real + 1, real + 3], 1).flatten(0, 1)
+    same, near, far = realism([made], [real], lambda pictures: pictures.flatten(1))
+    assert same == pytest.approx(0, abs=1e-5)
+    assert near == pytest.approx(48**0.5) and far == pytest.approx(3 * 48**0.5)
+    assert gaussian_distance(real.flatten(1), 2 * real.flatten(1)) > 0
+
+
+def test_a_verifier_is_found_beside_a_model_and_sees_pictures_of_any_size(tmp_path):
+    assert verifier_of(str(tmp_path)) is None
+    names = dict.fromkeys(("nouns", "colours", "relations", "backgrounds", "styles"), ("a", "b"))
+    Verifier(Labels(**names, counts=(1, 2))).save(tmp_path / "verifier")
+    found = verifier_of(str(tmp_path))
+    assert found is not None
+    seen = features(found, torch.rand(3, 3, 64, 64))
+    assert seen.shape[0] == 3 and bool(torch.isfinite(seen).all())
 
 
 @pytest.mark.slow

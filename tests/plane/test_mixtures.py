@@ -6,7 +6,7 @@ from truth import every_schedule, gaussian, lopsided, spread
 
 from playground.errors import RecipeError
 from playground.fields import Prediction
-from playground.plane.mixtures import ExactField, Mixture
+from playground.plane.mixtures import ExactField, Mixture, uniform_from_normal, uniform_posterior
 from playground.schedules import VP, Linear
 
 
@@ -183,3 +183,125 @@ def test_exact_fields_differ_in_identity_with_target_path_and_kind():
     ]
     assert len({f.identity for f in fields}) == 4
     assert ExactField(spread(), VP()).identity == fields[0].identity
+
+
+def _round_mixture():
+    scales = torch.tensor([0.3, 0.1, 0.7], dtype=torch.float64)
+    means = torch.tensor([[-1.0, 0.5], [1.2, -0.4], [0.3, 1.6]])
+    return Mixture(means, scales[:, None, None] ** 2 * torch.eye(2), torch.tensor([0.5, 0.2, 0.3]), [0, 1, 1])
+
+
+@pytest.mark.parametrize("mixture", [spread(), _round_mixture()], ids=["stretched", "round"])
+@pytest.mark.parametrize(("a", "s"), [(1.0, 0.0), (0.7, 0.5), (0.0, 1.0), (1.0, 80.0)])
+def test_one_time_for_all_rows_gives_the_same_posterior(mixture, a, s):
+    x = torch.cat([points(), 1e4 * points(4, seed=1)])
+    one = torch.ones(1, dtype=torch.float64)
+    for shared, own in zip(
+        mixture.posterior(x, a * one, s * one),
+        mixture.posterior(x, a * one.expand(len(x)), s * one.expand(len(x))),
+        strict=True,
+    ):
+        torch.testing.assert_close(shared, own, rtol=1e-9, atol=1e-9)
+
+
+def test_single_precision_is_enough_near_clean_data():
+    mixture, x = _round_mixture(), points(200)
+    a, s = torch.tensor([0.998], dtype=torch.float64), torch.tensor([0.002], dtype=torch.float64)
+    for single, double in zip(mixture.posterior(x.float(), a, s), mixture.posterior(x, a, s), strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=0, atol=2e-4)
+
+
+def test_blocks_give_the_same_answer(monkeypatch):
+    mixture, x = spread(), points(50)
+    a, s = torch.tensor([0.7], dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    whole, density = mixture.posterior(x, a, s), mixture.log_density(x, 0.7, 0.5)
+    monkeypatch.setattr("playground.plane.mixtures.BLOCK", 9)
+    for w, b in zip(whole, mixture.posterior(x, a, s), strict=True):
+        torch.testing.assert_close(w, b)
+    torch.testing.assert_close(density, mixture.log_density(x, 0.7, 0.5))
+
+
+@pytest.mark.parametrize("mixture", [spread(), _round_mixture(), lopsided()], ids=["stretched", "round", "line"])
+@pytest.mark.parametrize(("a", "s"), [(1.0, 0.05), (0.7, 0.5), (0.0, 1.0), (1.0, 20.0)])
+def test_divergences_are_those_of_autograd(mixture, a, s):
+    x = (2 * points(9, dim=mixture.dim)).requires_grad_()
+    a, s = (torch.tensor([v], dtype=torch.float64) for v in (a, s))
+    closed = mixture.divergences(x.detach(), a, s)
+    for part, value in zip(mixture.posterior(x, a, s), closed, strict=True):
+        by_hand = sum(
+            torch.autograd.grad(part[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(mixture.dim)
+        )
+        torch.testing.assert_close(value, by_hand, rtol=1e-8, atol=1e-8)
+
+
+def test_blurring_is_noise_of_that_scale():
+    mixture, x = spread(), points()
+    torch.testing.assert_close(mixture.blurred(0.4).log_density(x), mixture.log_density(x, 1.0, 0.4))
+
+
+# The uniform source
+
+
+def _brute(mixture, x, a, s):
+    """(p(x), E[x_0 | x], E[u | x]) for x = a x_0 + s u on the line, by adding up over u."""
+    edge = math.sqrt(3)
+    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 100_000 * edge - edge
+    weight = mixture.log_density(((x[:, None] - s * u) / a).reshape(-1, 1)).exp().reshape(len(x), -1) / a
+    density = weight.mean(-1)
+    mean_u = (weight * u).mean(-1) / density
+    return density, (x - s * mean_u) / a, mean_u
+
+
+@pytest.mark.parametrize(("a", "s"), [(0.9, 0.1), (0.5, 0.5), (0.1, 0.9), (1.0, 3.0), (1.0, 1e-5)])
+def test_posterior_of_the_uniform_source_is_bayes_rule_by_brute_force(a, s):
+    mixture = lopsided()
+    x = torch.linspace(-2.5, 2.5, 13, dtype=torch.float64)
+    density, x0, u = _brute(mixture, x, a, s)
+    one = torch.ones(1, dtype=torch.float64)
+    log_p, mean_x0, mean_u = uniform_posterior(mixture, x[:, None], a * one, s * one)
+    seen = density > 1e-9
+    torch.testing.assert_close(log_p.exp(), density, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(mean_x0[seen, 0], x0[seen], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(mean_u[seen, 0], u[seen], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("a", "s"), [(1.0, 0.0), (0.999, 0.001), (0.5, 0.5), (0.001, 0.999), (0.0, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_uniform_source_is_finite_and_adds_up_far_from_the_data(a, s, dtype):
+    mixture = _round_mixture()
+    x = torch.tensor([[0.3, -0.2], [50.0, -80.0], [-1e4, 2e4]], dtype=dtype)
+    one = torch.ones(1, dtype=torch.float64)
+    _, x0, u = uniform_posterior(mixture, x, a * one, s * one)
+    assert bool(torch.isfinite(x0).all() and torch.isfinite(u).all())
+    assert float(u.abs().max()) <= math.sqrt(3) + 1e-6
+    if 0 < a < 1:  # at the ends one of the two has no influence on x
+        torch.testing.assert_close(a * x0 + s * u, x, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", every_schedule()[:4], ids=lambda path: path.name)
+def test_velocity_of_the_uniform_source_carries_its_density(path):
+    """The continuity equation on the line, dp/dt + d(p u)/dx = 0."""
+    mixture, field = lopsided(), ExactField(lopsided(), path, "x0", "uniform")
+    for ratio in (0.3, 1.0, 3.0):
+        t, h = float(path.t_at_ratio(ratio)), 1e-5
+        size = float(path.alpha(t)) + float(path.sigma(t))
+        x = size * torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None] / 2
+
+        def flux(y, t=t):
+            velocity = field.predict(y, torch.full((len(y),), t, dtype=torch.float64), {}).velocity[:, 0]
+            return velocity * field.log_density(y, t).exp()
+
+        in_time = (field.log_density(x, t + h * t).exp() - field.log_density(x, t - h * t).exp()) / (2 * h * t)
+        in_space = (flux(x + h * size) - flux(x - h * size)) / (2 * h * size)
+        torch.testing.assert_close(in_time, -in_space, rtol=1e-4, atol=1e-5 * float(in_time.abs().max() + 1))
+    assert mixture.is_isotropic
+
+
+def test_a_uniform_source_needs_round_components():
+    with pytest.raises(RecipeError, match="round components"):
+        ExactField(spread(), Linear(), source="uniform")
+
+
+def test_normal_noise_becomes_uniform_quantile_by_quantile():
+    z = torch.tensor([-10.0, 0.0, 10.0])
+    assert torch.allclose(uniform_from_normal(z), math.sqrt(3) * torch.tensor([-1.0, 0.0, 1.0]))

@@ -1,11 +1,12 @@
-"""One setting at several values from the same noise, side by side."""
+"""One setting at several values from the same noise, side by side, or two as a table."""
 
 from components.widgets.base import Widget
 
 
 class Sweep(Widget):
-    """`{"axis": str, "tiles": [{"value": number, "label": str, "url": str | None}],
-    "selected": number | None, "caption": str}`: a row of tiles; one whose `url` is None keeps its place.
+    """`{"axis": str, "tiles": [{"value": value, "label": str, "url": str | None}], "columns": int | None,
+    "selected": value | None, "caption": str}`: tiles in a row, or in a table of so many columns; one whose `url`
+    is None keeps its place. A value is a number, or numbers by name; the tile whose value is selected is marked.
 
-    Event `pick`: `{"value": number}`, the value of the tile that was clicked or chosen with Enter.
+    Event `pick`: `{"value": value}`, that of the tile that was clicked or chosen with Enter.
     """

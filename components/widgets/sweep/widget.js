@@ -10,18 +10,19 @@ function makeTile(index) {
 }
 
 function load() {
-  const { axis = '', tiles: values = [], selected = null, caption = '' } = props.value ?? {};
+  const { axis = '', tiles: values = [], columns = null, selected = null, caption = '' } = props.value ?? {};
   if (tiles.length !== values.length) {
     // Tiles are kept from one value to the next, so the keyboard's place in the row is kept too.
     tiles = values.map((_, i) => tiles[i] ?? makeTile(i));
     row.replaceChildren(...tiles.map(tile => tile.node));
-    row.style.setProperty('--tiles', values.length);
   }
+  row.style.setProperty('--tiles', columns || values.length);
+  row.classList.toggle('table', Boolean(columns));
   values.forEach(({ value, label, url }, i) => {
     const tile = tiles[i];
     tile.slot.show(url, '');
     tile.label.textContent = label;
-    tile.node.setAttribute('aria-pressed', String(value === selected));
+    tile.node.setAttribute('aria-pressed', String(JSON.stringify(value) === JSON.stringify(selected)));
     tile.node.setAttribute('aria-label', axis + ' ' + label);
   });
   row.setAttribute('aria-label', axis);

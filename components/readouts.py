@@ -1,0 +1,137 @@
+"""What tabs that make pictures say about a recipe and its run, in words and as values of widgets."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from components.media import Media
+from playground.backend import Backend
+from playground.guidance import RULES, CFGPlusPlus
+from playground.images.models import TextToImageModel
+from playground.images.text_to_image import Generated
+from playground.plan import Plan
+from playground.recipes import TextToImage, rule_fields, title
+from playground.schedules import Schedule
+
+PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values()}
+"""The controls of rules' own parameters, and whose they are."""
+
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
+
+EXAMPLES = ["a cat on the grass", "a red car on the beach", "a castle at sunset", "a rocket in space"]
+
+FILM_ROWS = [
+    {"name": "x_t", "key": "noise", "help": "where the sampler stands, decoded"},
+    {"name": "x₀ without prompt", "key": "uncond", "help": "the picture that u believes in"},
+    {"name": "x₀ with prompt", "key": "cond", "help": "the picture that c believes in"},
+    {"name": "x₀ guided", "key": "guided", "help": "the picture that the solver is sent towards"},
+]
+
+
+def lines(*sentences: str) -> str:
+    """Sentences as HTML; they may quote what a visitor typed."""
+    return "".join(f"<p>{html.escape(s)}</p>" for s in sentences if s)
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
+
+
+def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[str]:
+    """Which steps guidance acts in, in words."""
+    row = plan.rows[0]
+    needed = [row.guidance.branches(t, i) for i, t in enumerate(row.times[:-1])]
+    steps = [i for i, branches in enumerate(needed) if len(branches) == 2]
+    told = []
+    if still := needed.count(()):
+        told.append(f"The velocity is 0 in the first {still} of {recipe.steps} steps; they cost nothing.")
+    if recipe.w == 1 or (recipe.w == 0 and not steps) or recipe.rule == "none":
+        return ["One branch is enough here: the other is not computed."]
+    if not steps:
+        return [*told, "The window holds no step: no guidance anywhere."]
+    told.append(f"Guidance acts in steps {steps[0] + 1} to {steps[-1] + 1} of {recipe.steps}.")
+    if isinstance(row.guidance, CFGPlusPlus) and row.solver == "ddim":
+        lengths = [schedule.half_log_snr(row.times[i + 1]) - schedule.half_log_snr(row.times[i]) for i in steps]
+        like = [CFGPlusPlus.equivalent(row.guidance.scale, float(h)) for h in lengths]
+        told.append(
+            f"λ = {number(row.guidance.scale)} takes the place of w. DDIM steps are those of CFG with w from "
+            f"{number(max(like))} to {number(min(like))}."
+        )
+    return told
+
+
+def said(recipe: TextToImage) -> str:
+    """The rule with this recipe's numbers, in both conventions."""
+    w = recipe.w
+    if recipe.rule != "cfg":
+        own = [(title(TextToImage, f), getattr(recipe, f)) for f in rule_fields(recipe.rule).values()]
+        numbers = [f"w = {number(w)} (s = w − 1 = {number(w - 1)})", *(f"{n} = {number(v)}" for n, v in own)]
+        return f"{RULES[recipe.rule].title}: {', '.join(numbers)}"
+    return (
+        f"û = u + {number(w)} (c − u) &nbsp;=&nbsp; {number(w)} c − {number(w - 1)} u"
+        f" &nbsp;&nbsp;(s = w − 1 = {number(w - 1)})"
+    )
+
+
+def rule_panel(rule: str) -> str:
+    """A rule's formula, and what it is about."""
+    made = RULES[rule]
+    return f"$${made.formula}$$\n\n{made.title[:1].upper()}{made.title[1:]}. {made.about}"
+
+
+def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
+    count = result.count
+    again = " (kept from an equal run)" if reused else ""
+    over = f"reused {result.taken_over} steps · " if result.taken_over else ""
+    return (
+        f"{over}{count.evaluations} model calls (NFE) · {count.sample_forwards} sample-forwards · "
+        f"{result.seconds:.2f} s · {model.device.title}{again}"
+    )
+
+
+def film(token: str, result: Generated, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
+    """The filmstrip's value for one row of a run."""
+    path = model.denoiser.schedule
+    suffix = "-all" if everything else ""
+    columns, missing = [], 0
+    for i, record in enumerate(result.trace):
+        t = float(record.t[row])
+        there = [True, record.known["uncond"][row], record.known["cond"][row], True]
+        missing += there.count(False)
+        columns.append(
+            {
+                "step": i + 1,
+                "t": t,
+                "level": f"σ/α = {number(float(path.noise_ratio(t)))}",
+                "url": Media.url(token, f"film-{row}-{i}{suffix}.png"),
+                "computed": [True] * 4 if everything else there,
+                "reason": "guidance did not need this branch here",
+            }
+        )
+    note = ""
+    if missing and everything:
+        note = f"{missing} denoiser calls that the run did not need are made when you look, and not in its NFE."
+    elif missing:
+        note = f"{missing} branches were not needed and not computed."
+    film_rows = [dict(row) for row in FILM_ROWS]
+    if RULES[result.recipe.rule].weak:
+        film_rows[1] |= {"name": "x₀ of the weak model", "help": "the picture that the weak model believes in"}
+    return {"tile": result.pictures.shape[-1], "rows": film_rows, "columns": columns, "note": note}
+
+
+def hindered(backend: Backend, rule: str) -> str:
+    """What stands in the way of a rule on this page, whatever the settings."""
+    if RULES[rule].weak and len(backend.models) < 2:
+        return (
+            "This page has one model only. Start it with --model and a second one of the same latents to try this."
+        )
+    return ""
+
+
+def word_list(model: TextToImageModel) -> dict[str, Any]:
+    groups = [{"name": k, "words": v} for k, v in (model.vocabulary or {}).items()]
+    return {"examples": list(model.examples) or EXAMPLES, "groups": groups}

@@ -1,0 +1,725 @@
+"""The tab SDEdit: a guide picture, noised to t0 and denoised under a prompt."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from components.charts import tradeoff_curve
+from components.controls import control, marks, own_query
+from components.media import Media, data_url
+from components.pictures import (
+    FAST,
+    RUNNING,
+    Runs,
+    Screen,
+    follow_rule,
+    known_here,
+    more_settings,
+    seed_row,
+    solver_choice,
+)
+from components.readouts import LATEX, cost_line, film, lines, number, rule_panel, said, window_lines, word_list
+from components.widgets import Compare, Filmstrip, Paint, Stage, Sweep, Words
+from playground.backend import Backend, Failed, Preview, Result
+from playground.backend.runners import guide_of
+from playground.errors import PlaygroundError, RecipeError
+from playground.guidance import RULES
+from playground.images.examples import EXAMPLES, pasted, stroked
+from playground.images.guides import open_picture, prepare
+from playground.images.sdedit import Edited, Level, SDEdit, level
+from playground.images.strengths import CONVENTIONS, level_of, settings
+from playground.images.tradeoff import SEEDS, features, parts, realism, tradeoff, verifier_of
+from playground.recipes import TextToImage
+from playground.schedules import Schedule
+from playground.sharing.edits import EditViews
+from playground.sharing.views import RunViews
+
+TITLE = "SDEdit"
+NAMES = [name for name in SDEdit.model_fields if name not in ("sweep", "across", "values", "strip")]
+HIDDEN = ("guide", "mask")  # made on the board, not typed
+
+STRIP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MOST_SEEDS = 4
+"""Rows of the strip."""
+
+STROKES: dict[str, float] = {"castle": 0.4, "rocket": 0.6, "snowman": 0.8}
+"""Stroke paintings among the presets: the example and its t0."""
+LEVELS = (0.4, 0.6, 0.8)
+SCENES = {
+    "Stroke edit with a mask": ("a house on the grass", "a house on the grass with the sun"),
+    "Compositing": ("a castle at sunset", "a cat next to a castle at sunset"),
+}
+"""Presets that start from pictures of the model: the prompt of the picture, and the prompt of the edit."""
+PATCH = "a cat on the grass"
+"""What is pasted in the preset of compositing."""
+
+EQUATION = r"""
+The guide $x^{\text{guide}}$ gets noise up to the level $t_0$, and sampling starts there:
+
+$$x_{t_0} = \alpha(t_0)\, x^{\text{guide}} + \sigma(t_0)\, \epsilon, \qquad t_0 \to 0$$
+
+Noise hides details first: what is finer than the noise at $t_0$ is made anew, what is coarser stays. A small $t_0$
+is **faithful** to the guide, a large one is **realistic** (Meng et al. 2022).
+
+Here $t$ runs from 1, noise, to 0, data; flow matching writes $1-t$. The model works on latents: the guide goes
+through the encoder, the result through the decoder.
+"""
+
+MASKED = r"""
+With a mask $m$ (1 where the picture is made anew) the rest is put back after every step at the step's own level
+$s$, and at the end the guide itself shows through:
+
+$$x_s \leftarrow m\, x_s + (1-m)\,\big(\alpha(s)\, x^{\text{guide}} + \sigma(s)\, \epsilon\big)$$
+
+Repeats $K$ noise the result to $t_0$ again, with fresh noise.
+"""
+
+
+def recipe_of(values: tuple[Any, ...], **more: Any) -> SDEdit:
+    """The recipe that the controls describe."""
+    return SDEdit.make(**dict(zip(NAMES, values, strict=True)), **more)
+
+
+def quick(recipe: SDEdit, pace: float) -> SDEdit:
+    """What runs while a hand moves: as many steps as fit into a quarter of a second, from the same t0.
+
+    Args:
+        pace: seconds per sample-forward, as measured in earlier runs.
+    """
+    pictures = min(recipe.pictures, 2)
+    runs = max(3, min(8, round(0.25 / (2 * pictures * pace))))
+    steps = max(1, round(runs / max(recipe.t0, 0.05)))
+    return recipe.but(steps=min(recipe.steps, steps), pictures=pictures, repeats=1)
+
+
+def level_lines(at: Level, recipe: SDEdit, schedule: Schedule) -> list[str]:
+    """A noise level in all the words for it."""
+    size = getattr(schedule, "size", 0)
+    k = f" · timestep {max(0, round(at.t0 * size) - 1)} of {size}" if size else ""
+    snr = "∞" if at.snr == float("inf") else number(at.snr)
+    told = [
+        f"t = {at.t0:.3f} (flow matching: 1 − t = {1 - at.t0:.3f}){k}",
+        f"α = {at.alpha:.3f} · σ = {at.sigma:.3f} · SNR = α²/σ² = {snr}",
+        f"k = {at.runs} of {at.steps} steps are run · NFE = {at.evaluations}",
+    ]
+    if recipe.t0 == 0:
+        told.append("t₀ = 0: no noise, no step. The guide comes back through the autoencoder: encoded and decoded.")
+    elif at.noise_only:
+        told.append(
+            "From here it is text to image: sampling starts from noise alone, and the guide plays no part"
+            + (f" (noised to t_max it would leave a trace of {at.alpha:.3f})." if at.alpha > 1e-4 else ".")
+        )
+    return told
+
+
+def elsewhere(recipe: SDEdit, schedule: Schedule) -> list[str]:
+    """The same level as three programs call it."""
+    told = []
+    for setting in settings(recipe.t0, recipe.steps, recipe.grid, schedule):
+        word = "denoise" if setting.program == "ComfyUI" else "strength"
+        if setting.strength is None:
+            told.append(f"{setting.program}: cannot start there")
+        else:
+            told.append(
+                f"{setting.program}: {word} {setting.strength:.3f} with {setting.steps} steps, "
+                f"from t = {setting.t0:.3f}"
+            )
+    return told
+
+
+def strength_in(program: str, recipe: SDEdit, schedule: Schedule) -> float | None:
+    """What one program calls the strength of this level."""
+    all_of_them = settings(recipe.t0, recipe.steps, recipe.grid, schedule)
+    found = next(s.strength for s in all_of_them if s.program == program)
+    return None if found is None else round(found, 4)
+
+
+def about(guide: Image.Image, mask: Image.Image | None) -> list[str]:
+    """What is worth knowing about a guide and its mask before they are run."""
+    told = []
+    if guide.getcolors(1) is not None:
+        told.append("The guide is blank: one colour is all that it gives.")
+    if mask is not None:
+        marked = np.asarray(mask.convert("L")) > 127
+        if marked.all():
+            told.append("The mask covers everything: nothing of the guide is kept as it is.")
+    return told
+
+
+def picture_url(picture: Image.Image) -> str:
+    return data_url(np.asarray(picture.convert("RGB")))
+
+
+def read_data(data: Any) -> bytes:
+    """The bytes of a `data:` URL, or of base64 alone.
+
+    Raises:
+        RecipeError: when it is neither.
+    """
+    text = str(data)
+    try:
+        return base64.b64decode(text[text.find(",") + 1 :], validate=True)
+    except (binascii.Error, ValueError):
+        raise RecipeError("The picture did not arrive whole; try again.") from None
+
+
+def board(guide: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]) -> dict[str, Any]:
+    """The board's value: a guide, made to fit, and its mask."""
+    return {
+        "id": secrets.token_hex(6),
+        "size": list(size),
+        "picture": picture_url(prepare(guide, size)[0]) if guide else None,
+        "mask": picture_url(prepare(mask.convert("RGB"), size)[0]) if mask else None,
+        "patch": None,
+    }
+
+
+def example_tiles(selected: str) -> dict[str, Any]:
+    tiles = [
+        {"value": name, "label": e.title.removeprefix("a "), "url": picture_url(e.picture((96, 96)))}
+        for name, e in EXAMPLES.items()
+    ]
+    return {"axis": "example guides", "tiles": tiles, "selected": selected, "caption": ""}
+
+
+def strip_tiles(result: Edited | None, token: str, row: int, selected: float) -> dict[str, Any]:
+    """One seed's pictures over t0."""
+    seed = result.recipe.seed + row if result else 0
+    distances = result.distances.tolist() if result else []
+    tiles = []
+    for i, t0 in enumerate(STRIP):
+        at = row * len(STRIP) + i
+        label = f"{t0:g} · {distances[at]:.0f}" if result else f"t₀ = {t0:g}"
+        url = Media.url(token, f"picture-{at}.png") if result else None
+        tiles.append({"value": t0, "label": label, "url": url})
+    caption = f"seed {seed}: t₀ · distance to the guide (L2, 1/255)" if result else ""
+    chosen = selected if selected in STRIP else None
+    return {"axis": f"t0, seed {seed}", "tiles": tiles, "selected": chosen, "caption": caption}
+
+
+def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+    default = SDEdit(model=next(iter(backend.models)))
+    shown = gr.State("")  # the token of the run on show
+    stripped = gr.State(0)  # the first seed of the strip on show
+
+    # --- layout ---------------------------------------------------------------------------------------
+    with gr.Row(elem_classes="dp-columns"):
+        with gr.Column(elem_classes="dp-card dp-controls"):
+            c: dict[str, Any] = {}
+            c["prompt"] = control(SDEdit, "prompt", lines=2, max_length=1000)
+            words = Words(elem_id="sdedit-words")
+            c["t0"] = control(SDEdit, "t0")
+            gr.HTML(marks(SDEdit, "t0", (0.0, "0"), (0.3, "faithful"), (0.7, "realistic"), (1.0, "1")))
+            levels = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-level")
+            with gr.Accordion("Strength in other programs", open=False, elem_id="sdedit-elsewhere-fold"):
+                gr.HTML(
+                    "<p>The same point as each of them calls it, at this number of steps and on this grid. "
+                    "ComfyUI keeps its number of steps whatever the strength.</p>",
+                    elem_classes="dp-help",
+                )
+                others = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-elsewhere")
+                program = gr.Radio(
+                    list(CONVENTIONS), value="diffusers", label="type a strength of", elem_id="sdedit-program"
+                )
+                strength = gr.Number(
+                    label="strength there", info="moves t₀ to where that program starts", elem_id="sdedit-strength"
+                )
+            c["w"] = control(SDEdit, "w")
+            both = gr.HTML(said(default), elem_classes="dp-readout", elem_id="sdedit-conventions")
+            dice = seed_row(SDEdit, c)
+            c["steps"] = control(SDEdit, "steps")
+            c["repeats"] = control(SDEdit, "repeats")
+            solver_choice(SDEdit, c)
+            more = more_settings(SDEdit, c, backend)
+            for name in HIDDEN:
+                c[name] = control(SDEdit, name, visible=False)
+        with gr.Column(elem_classes="dp-picture"):
+            told = gr.HTML(elem_classes="dp-note", elem_id="sdedit-link-notes")
+            error = gr.HTML(elem_classes="dp-error", elem_id="sdedit-error")
+            with gr.Row(elem_id="sdedit-pair"):
+                with gr.Column(elem_classes="dp-card", min_width=280):
+                    gr.Markdown("#### Guide: paint, upload, or choose")
+                    paint = Paint(elem_id="sdedit-paint")
+                with gr.Column(min_width=280):
+                    stage = Stage(elem_id="sdedit-stage")
+                    with gr.Row():
+                        status = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-status")
+                        stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="sdedit-stop")
+                    guide_notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-guide-notes")
+                    notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-notes")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Example guides")
+                examples = Sweep(example_tiles(default.guide), elem_id="sdedit-examples")
+                last = gr.Button("Take my last picture from Text to image", size="sm", elem_id="sdedit-last")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Guide, noised start, result")
+                compare = Compare(elem_id="sdedit-compare")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Eight strengths, in one batch")
+                rows = [Sweep(elem_id=f"sdedit-strip-{i}", visible=i == 0) for i in range(MOST_SEEDS)]
+                with gr.Row():
+                    seeds = gr.Slider(1, MOST_SEEDS, 2, step=1, label="seeds", elem_id="sdedit-seeds")
+                    strip_button = gr.Button(
+                        "Run the strip with these settings", size="sm", elem_id="sdedit-strip-run"
+                    )
+        with gr.Column(elem_classes="dp-card dp-explain"):
+            gr.Markdown("#### What you see")
+            gr.Markdown(EQUATION, latex_delimiters=LATEX)
+            gr.Markdown(MASKED, latex_delimiters=LATEX)
+            formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="sdedit-formula")
+            gr.Markdown("#### Try")
+            presets: list[tuple[str, float, gr.Button]] = []
+            for kind in ("Stroke painting to image", *SCENES):
+                gr.Markdown(kind)
+                with gr.Row(elem_classes="dp-presets"):
+                    presets += [(kind, t0, gr.Button(f"t₀ = {t0:g}", size="sm", min_width=70)) for t0 in LEVELS]
+    with gr.Row(elem_classes="dp-halves"):
+        with gr.Column(elem_classes="dp-card"):
+            gr.Markdown("#### Filmstrip: what every step believed")
+            look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="sdedit-look")
+            strip = Filmstrip(elem_id="sdedit-film")
+            everything = gr.Checkbox(
+                label="also compute the branches that guidance skipped",
+                info="costs model calls that the run did not need; they are counted apart",
+                elem_id="sdedit-everything",
+            )
+        with gr.Column(elem_classes="dp-card"):
+            gr.Markdown("#### Faithful or realistic: measured")
+            measure = gr.Button(f"Measure eight t₀ over {SEEDS} seeds", size="sm", elem_id="sdedit-measure")
+            measured = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-measured")
+            curve = gr.Plot(show_label=False, elem_id="sdedit-curve")
+
+    controls = [c[name] for name in NAMES]
+
+    def owner(visitor: str | None) -> str:
+        """Under whose name results are kept, apart from those of other tabs."""
+        return f"{visitor or ''}/{SDEdit.tab}"
+
+    def size_of(model: str) -> tuple[int, int]:
+        return backend.model(model if model in backend.models else default.model).picture_size
+
+    def edit_views(result: Edited) -> EditViews:
+        recipe = result.recipe
+        weak = (lambda: backend.model(recipe.weak_model)) if RULES[recipe.rule].weak else None
+        return EditViews(result, lambda make: backend.call(make, recipe.model), weak)
+
+    # --- one run, from values to views ----------------------------------------------------------------
+    def stages(token: str, result: Edited, row: int) -> dict[str, Any]:
+        """Guide, noised start and result of one picture."""
+        distance = float(result.distances[row])
+        where = " in the masked part" if result.free is not None else ""
+        return {
+            "pictures": [
+                {"name": "guide", "url": Media.url(token, "guide.png"), "help": "as it entered"},
+                {
+                    "name": f"start at t₀ = {result.recipe.t0:g}",
+                    "url": Media.url(token, f"start-{row}.png"),
+                    "help": "x_t0, decoded",
+                },
+                {"name": "result", "url": Media.url(token, f"picture-{row}.png"), "help": "what was made of it"},
+            ],
+            "before": 0,
+            "caption": f"distance to the guide{where}: {distance:.1f}/255 (L2, root mean square per value)",
+        }
+
+    def show(event: Result, recipe: SDEdit, visitor: str, everything: bool) -> dict[Any, Any]:
+        result, model = event.value, backend.model(recipe.model)
+        token = media.add(owner(visitor), edit_views(result))
+        many = len(result.pictures) > 1
+        pictures = [
+            {"url": Media.url(token, f"picture-{i}.png"), "label": f"seed {recipe.seed + i}" if many else ""}
+            for i in range(len(result.pictures))
+        ]
+        texts = (note for text in recipe.texts() for note in model.text.notes(text))
+        return {
+            stage: {"pictures": pictures, "live": False, "caption": recipe.prompt or "(no prompt)"},
+            status: lines(cost_line(result, model, event.reused)),
+            notes: lines(result.told, *texts),
+            shown: token,
+            strip: film(token, result, model, 0, everything),
+            look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
+            compare: stages(token, result, 0),
+        }
+
+    def read(values: tuple[Any, ...]) -> tuple[SDEdit, dict[Any, Any]]:
+        """The recipe, and what can be said of it before it has run."""
+        recipe = recipe_of(values)
+        told_now: dict[Any, Any] = {both: said(recipe)}
+        if recipe.model in backend.models:
+            model = backend.model(recipe.model)
+            schedule, plan = model.denoiser.schedule, recipe.plan(model.denoiser.schedule)
+            told_now[levels] = lines(*level_lines(level(recipe, schedule), recipe, schedule))
+            told_now[others] = lines(*elsewhere(recipe, schedule))
+            steps = len(plan.rows[0].times) - 1
+            acting = window_lines(recipe.model_copy(update={"steps": steps}), plan, schedule) if steps else []
+            told_now[more.window] = lines(*acting)
+            told_now[guide_notes] = lines(*about(*guide_of(recipe, backend.guides, model.picture_size)))
+        return recipe, told_now
+
+    runs = Runs(
+        backend,
+        SDEdit,
+        c,
+        NAMES,
+        Screen(stage, status, error, notes),
+        read,
+        show,
+        quick,
+        [both, levels, others, more.window, shown, guide_notes, strip, look, compare],
+        more=[everything],
+        hidden=HIDDEN,
+    )
+    follow_rule(c, more, formula, backend)
+
+    # --- strength in other programs ---------------------------------------------------------------------
+    def converted(program: str, *values: Any) -> Any:
+        try:
+            recipe = recipe_of(values)
+            return strength_in(program, recipe, backend.model(recipe.model).denoiser.schedule)
+        except PlaygroundError:
+            return gr.skip()
+
+    def typed(program: str, strength: float | None, *values: Any) -> Any:
+        try:
+            recipe = recipe_of(values)
+            schedule = backend.model(recipe.model).denoiser.schedule
+            if strength is None:
+                return gr.skip()
+            return {c["t0"]: level_of(program, float(strength), recipe.steps, recipe.grid, schedule), error: ""}
+        except (PlaygroundError, TypeError) as problem:
+            return {error: lines(str(problem))}
+
+    level_touched = [c["t0"].input, c["t0"].release, c["steps"].input, c["grid"].input, program.input]
+    gr.on(level_touched, converted, [program, *controls], strength, trigger_mode="always_last", **FAST)
+    runs.then_start(strength.input(typed, [program, strength, *controls], [c["t0"], error], **FAST))
+
+    # --- the guide --------------------------------------------------------------------------------------
+    mine = [c["guide"], c["mask"], guide_notes, error, examples]
+
+    def with_guide(values: tuple[Any, ...], guide: str, mask: str) -> tuple[Any, ...]:
+        """The controls' values with another guide."""
+        made = dict(zip(NAMES, values, strict=True)) | {"guide": guide, "mask": mask}
+        return tuple(made[name] for name in NAMES)
+
+    def painted(request: gr.Request, event: gr.EventData, *values: Any) -> dict[Any, Any]:
+        """What is on the board becomes the guide, and its mask."""
+        try:
+            picture, _ = open_picture(read_data(event._data["picture"]))
+            data = event._data["mask"]
+            mask = open_picture(read_data(data))[0].convert("L") if data else None
+        except PlaygroundError as problem:
+            return {error: lines(str(problem))}
+        visitor = request.session_hash or ""
+        guide_name = backend.guides.put(picture, visitor)
+        mask_name = backend.guides.put(mask, visitor) if mask else ""
+        runs.announce(request, with_guide(values, guide_name, mask_name))
+        return {
+            c["guide"]: guide_name,
+            c["mask"]: mask_name,
+            guide_notes: lines(*about(picture, mask)),
+            error: "",
+            examples: example_tiles(""),
+        }
+
+    drawn = paint.painted(painted, controls, mine, **(FAST | {"trigger_mode": "always_last"}))
+    runs.then_move(drawn)
+
+    def taken(picture: Image.Image, mask: Image.Image | None, model: str, visitor: str) -> dict[Any, Any]:
+        """A whole picture becomes the guide, made to fit where it can be seen."""
+        size = size_of(model)
+        fitted, done = prepare(picture, size)
+        return {
+            c["guide"]: backend.guides.put(fitted, visitor),
+            c["mask"]: backend.guides.put(mask, visitor) if mask else "",
+            paint: board(fitted, mask, size),
+            told: lines(done),
+            error: "",
+            examples: example_tiles(""),
+        }
+
+    taking = [c["guide"], c["mask"], paint, told, error, examples]
+
+    def brought(request: gr.Request, model: str, event: gr.EventData) -> dict[Any, Any]:
+        """A file: the guide, or a second picture to be laid on it."""
+        try:
+            picture, said_of = open_picture(read_data(event._data["data"]))
+        except PlaygroundError as problem:
+            return {error: lines(str(problem))}
+        if event._data["use"] == "patch":
+            picture.thumbnail((512, 512))
+            patch = {"id": secrets.token_hex(6), "url": picture_url(picture)}
+            return {paint: {"patch": patch}, told: lines(*said_of), error: ""}
+        update = taken(picture, None, model, request.session_hash or "")
+        return update | {told: lines(*said_of) + update[told]}
+
+    filed = paint.brought(brought, c["model"], taking, **FAST)
+    runs.then_start(filed)
+
+    def take_last(request: gr.Request, model: str) -> dict[Any, Any]:
+        kept = media.newest(request.session_hash or "")
+        if not isinstance(kept, RunViews):
+            return {error: lines("There is no picture of yours on the tab Text to image yet.")}
+        update = taken(kept.result.images[0], None, model, request.session_hash or "")
+        return update | {c["prompt"]: kept.result.recipe.prompt}
+
+    runs.then_start(last.click(take_last, c["model"], [*taking, c["prompt"]], **FAST))
+
+    def take_example(model: str, event: gr.EventData) -> dict[Any, Any]:
+        name = str(event._data["value"])
+        if name not in EXAMPLES:
+            return {error: lines(f"There is no example guide called {name[:32]!r}.")}
+        return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt}
+
+    def example_of(name: str, model: str) -> dict[Any, Any]:
+        size = size_of(model)
+        return {
+            c["guide"]: name,
+            c["mask"]: "",
+            paint: board(EXAMPLES[name].picture(size), None, size),
+            told: "",
+            error: "",
+            examples: example_tiles(name),
+        }
+
+    runs.then_start(examples.pick(take_example, c["model"], [*taking, c["prompt"]], **FAST))
+
+    # --- buttons ----------------------------------------------------------------------------------------
+    runs.then_start(dice)
+
+    def scene(prompt: str, model: str, visitor: str) -> Image.Image:
+        """A picture of the model's own, from its prompt alone."""
+        for event in backend.run(TextToImage(model=model, prompt=prompt), visitor, f"{SDEdit.tab}/scene"):
+            if isinstance(event, Result):
+                return event.value.images[0]
+            if isinstance(event, Failed):
+                raise RecipeError(event.text)
+        raise RecipeError("The picture for this preset was stopped.")
+
+    def preset(kind: str, t0: float, model: str, request: gr.Request) -> dict[Any, Any]:
+        visitor = request.session_hash or ""
+        if kind not in SCENES:
+            name = next(name for name, at in STROKES.items() if at == t0)
+            return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt, c["t0"]: t0}
+        first, prompt = SCENES[kind]
+        try:
+            base = scene(first, model, visitor)
+            if kind == "Compositing":
+                guide, mask = pasted(base, scene(PATCH, model, visitor), (0.24, 0.72), 0.42)
+            else:
+                guide, mask = stroked(base, (252, 214, 60), (0.8, 0.2), 0.11)
+        except PlaygroundError as problem:
+            return {error: lines(str(problem))}
+        return taken(guide, mask, model, visitor) | {c["prompt"]: prompt, c["t0"]: t0}
+
+    for kind, t0, button in presets:
+
+        def press(model: str, request: gr.Request, kind: str = kind, t0: float = t0) -> dict[Any, Any]:
+            return preset(kind, t0, model, request)
+
+        runs.then_start(button.click(press, c["model"], [*taking, c["prompt"], c["t0"]], **RUNNING))
+
+    def take_words(event: gr.EventData) -> str:
+        return str(event._data["text"])[:1000]
+
+    def add_word(prompt: str, event: gr.EventData) -> str:
+        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
+
+    runs.then_start(words.example(take_words, None, c["prompt"], **FAST))
+    runs.then_start(words.word(add_word, c["prompt"], c["prompt"], **FAST))
+
+    stop.click(runs.stop, None, None, **FAST)
+
+    # --- the strip, a run of its own --------------------------------------------------------------------
+    def run_strip(request: gr.Request, seeds: float, *values: Any):
+        try:
+            recipe = recipe_of(values).but(strip=STRIP, pictures=int(seeds))
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        for event in backend.run(recipe, request.session_hash or "", f"{SDEdit.tab}/strip"):
+            if isinstance(event, Preview):
+                yield {strip_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
+            elif isinstance(event, Result):
+                result, n = event.value, event.value.count
+                token = media.add(owner(request.session_hash), edit_views(result))
+                update: dict[Any, Any] = {error: "", stripped: recipe.seed}
+                for i, row in enumerate(rows):
+                    there = i < recipe.pictures
+                    tiles = strip_tiles(result, token, i, recipe.t0) if there else {}
+                    if i == recipe.pictures - 1:
+                        tiles["caption"] += (
+                            f" · {n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
+                            f"{result.seconds:.2f} s for all {len(result.pictures)}"
+                        )
+                    update[row] = gr.update(value=tiles, visible=there)
+                yield update
+            elif isinstance(event, Failed):
+                yield {error: lines(event.text)}
+        yield {strip_button: gr.Button("Run the strip with these settings", interactive=True)}
+
+    strip_button.click(run_strip, [seeds, *controls], [*rows, strip_button, stripped, error], **RUNNING)
+    for index, row in enumerate(rows):
+
+        def pick(first: int, event: gr.EventData, index: int = index) -> dict[Any, Any]:
+            return {c["t0"]: float(event._data["value"]), c["seed"]: first + index}
+
+        runs.then_start(row.pick(pick, stripped, [c["t0"], c["seed"]], **(FAST | {"trigger_mode": "always_last"})))
+
+    # --- faithful or realistic --------------------------------------------------------------------------
+    def run_measure(request: gr.Request, *values: Any):
+        visitor, slot = request.session_hash or "", f"{SDEdit.tab}/measure"
+        done: list[Edited] = []
+        try:
+            runs = parts(recipe_of(values))
+            for i, part in enumerate(runs):
+                for event in backend.run(part, visitor, slot):
+                    if isinstance(event, Preview):
+                        text = f"seeds {8 * i + 1} to {8 * i + part.pictures}: step {event.step} of {event.steps}"
+                        yield {measure: gr.Button(text, interactive=False)}
+                    elif isinstance(event, Result):
+                        done.append(event.value)
+                    elif isinstance(event, Failed):
+                        raise RecipeError(event.text)
+            if len(done) < len(runs):
+                raise RecipeError("The measurement was stopped.")
+            result = tradeoff(done)
+            yield {measured: lines("the verifier looks at the pictures …")}
+            unread = look_at_realism(done, result, visitor, slot)
+            told_of = [
+                f"Spearman correlation of t₀ and mean distance: {number(result.correlation)}, "
+                f"{result.seeds} seeds.",
+                unread,
+            ]
+            yield {measured: lines(*told_of), curve: tradeoff_curve(result), error: ""}
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem)), measured: ""}
+        finally:
+            yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
+
+    def look_at_realism(done: list[Edited], result: Any, visitor: str, slot: str) -> str:
+        """Put realism on the curve; returns what is to be said about it."""
+        recipe = done[0].recipe
+        verifier = backend.compute(lambda: verifier_of(backend.models[recipe.model]))
+        if verifier is None:
+            return "Realism is not measured: it needs the scene verifier, and none lies beside this model."
+        fields = {n: getattr(recipe, n) for n in TextToImage.model_fields}
+        real = []
+        for first in range(0, SEEDS, 8):
+            plain = TextToImage.make(**fields).but(pictures=8, seed=(recipe.seed + 1000 + first) % 2**31)
+            real += [e.value.pictures for e in backend.run(plain, visitor, slot) if isinstance(e, Result)]
+        if len(real) < SEEDS // 8:
+            raise RecipeError("The measurement was stopped.")
+
+        result.realism = backend.compute(lambda: realism(done, real, partial(features, verifier)))
+        return (
+            f"Realism: Fréchet distance to {SEEDS} text-to-image pictures of the same prompt in the verifier's "
+            "features, with independent components."
+        )
+
+    measure.click(run_measure, controls, [measure, measured, curve, error], **RUNNING)
+
+    # --- looking closer at a finished run ---------------------------------------------------------------
+    def look_at(token: str, row: float, everything: bool) -> Any:
+        kept = media.get(token)
+        if not isinstance(kept, EditViews):
+            return gr.skip()
+        result, model = kept.result, backend.model(kept.result.recipe.model)
+        index = min(int(row), len(result.pictures)) - 1
+        return {strip: film(token, result, model, index, everything), compare: stages(token, result, index)}
+
+    gr.on(
+        [look.input, look.release, everything.input],
+        look_at,
+        [shown, look, everything],
+        [strip, compare],
+        **FAST,
+    )
+
+    # --- the same for programs --------------------------------------------------------------------------
+    def sdedit(recipe: dict[str, Any], guide: str, mask: str, request: gr.Request) -> dict[str, Any]:
+        """Pictures as base64 PNG, from the fields of an SDEdit recipe, and its guide and mask: image files in
+        base64, or "" where the recipe names an example, or has no mask."""
+        if not isinstance(recipe, dict):
+            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
+        visitor = request.session_hash or ""
+        try:
+            given = dict(recipe)
+            if guide:
+                given["guide"] = backend.guides.put(open_picture(read_data(guide))[0], visitor)
+            if mask:
+                given["mask"] = backend.guides.put(open_picture(read_data(mask))[0].convert("L"), visitor)
+            made = SDEdit.make(**given)
+            for event in backend.run(made, visitor, f"{SDEdit.tab}/api"):
+                if isinstance(event, Failed):
+                    raise gr.Error(event.text, print_exception=False)
+                if isinstance(event, Result):
+                    run = edit_views(event.value)
+                    files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
+                    return {
+                        "pictures": [base64.b64encode(f).decode() for f in files],
+                        "distances": event.value.distances.tolist(),
+                        "told": event.value.told,
+                        "evaluations": event.value.count.evaluations,
+                        "sample_forwards": event.value.count.sample_forwards,
+                        "seconds": event.value.seconds,
+                        "link": "?" + urlencode(made.to_query()),
+                    }
+        except PlaygroundError as problem:
+            raise gr.Error(str(problem), print_exception=False) from None
+        raise gr.Error("The run was stopped.", print_exception=False)
+
+    gr.api(sdedit, api_name="sdedit", concurrency_limit=None)
+
+    # --- opening the page -------------------------------------------------------------------------------
+    def restore(request: gr.Request) -> dict[Any, Any]:
+        recipe, changed = SDEdit.from_query(own_query(request, SDEdit.tab))
+        recipe, missing = known_here(recipe, backend)
+        changed += missing
+        if recipe.guide and recipe.guide not in EXAMPLES and backend.guides.get(recipe.guide) is None:
+            changed.append(
+                "The link's guide is not on this installation: its prompt and settings are kept, choose a guide."
+            )
+            recipe = recipe.but(guide="", mask="")
+        elif recipe.mask and backend.guides.get(recipe.mask) is None:
+            changed.append("The link's mask is not on this installation: everything is made anew.")
+            recipe = recipe.but(mask="")
+        size = size_of(recipe.model)
+        guide, mask = guide_of(recipe, backend.guides, size) if recipe.guide else (None, None)
+        return {
+            **{c[name]: getattr(recipe, name) for name in NAMES},
+            words: word_list(backend.model(recipe.model)),
+            paint: board(guide, mask, size),
+            examples: example_tiles(recipe.guide),
+            rows[0]: strip_tiles(None, "", 0, recipe.t0),
+            strength: strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule),
+            told: lines(*changed),
+        }
+
+    opening = [*controls, words, paint, examples, rows[0], strength, told]
+    opened = page.load(restore, None, opening, **FAST)
+    runs.then_start(opened)
+
+    def other_model(name: str, guide: str) -> dict[Any, Any]:
+        """The board has the new model's size; a guide that is not an example keeps its own pixels."""
+        size = size_of(name)
+        picture = EXAMPLES[guide].picture(size) if guide in EXAMPLES else backend.guides.get(guide)
+        return {words: word_list(backend.model(name)), paint: board(picture, None, size), c["mask"]: ""}
+
+    c["model"].input(other_model, [c["model"], c["guide"]], [words, paint, c["mask"]], **FAST)
+
+    def left(request: gr.Request) -> None:
+        runs.live.forget(request.session_hash or "")
+        media.forget(owner(request.session_hash))
+
+    page.unload(left)
+    return controls

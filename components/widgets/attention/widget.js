@@ -1,0 +1,118 @@
+const stepBar = find('.step');
+const stepSaid = find('output');
+const mean = find('.mean');
+const gridBox = find('.grid');
+const kindBox = find('.kind');
+const sheet = find('.sheet');
+const about = find('.about');
+const buffer = bufferSlot(draw);
+let value = {};
+let rows = [];
+let held = null; // the word that was clicked, as { row, token }
+let hovered = null;
+
+/** The map of a token: { cells, height, width, top }, averaged over steps or of one. */
+function mapOf(row, token) {
+  const maps = buffer.data?.[kindBox.value + ' ' + gridBox.value];
+  if (!maps) return null;
+  const [steps, count, places, tokens] = maps.shape;
+  if (token >= tokens || row >= count) return null;
+  const chosen = mean.checked ? [...Array(steps).keys()] : [Math.min(Number(stepBar.value), steps) - 1];
+  const cells = new Float32Array(places);
+  for (const step of chosen) {
+    const start = ((step * count + row) * places) * tokens + token;
+    for (let k = 0; k < places; k++) cells[k] += maps.data[start + k * tokens] * maps.scale / chosen.length;
+  }
+  const [height, width] = gridBox.value.split('x').map(Number);
+  return { cells, height, width, top: Math.max(...cells, 1e-9) };
+}
+
+/** One map as a small canvas; strength is opacity over a picture, or grey on a sheet. */
+function paint(canvas, map, over) {
+  canvas.width = map.width;
+  canvas.height = map.height;
+  const context = canvas.getContext('2d');
+  const image = context.createImageData(map.width, map.height);
+  map.cells.forEach((cell, k) => {
+    const share = Math.max(0, cell / map.top);
+    // A warm colour that shows on every picture, dark where nothing is attended.
+    const [r, g, b, a] = over
+      ? [255 * share, 200 * share * share, 40, 235 * (0.75 - 0.45 * share)]
+      : [255 * Math.sqrt(share), 210 * share, 90 * share * share, 255];
+    image.data.set([r, g, b, a], 4 * k);
+  });
+  context.putImageData(image, 0, 0);
+  counters.draws += 1;
+}
+
+function draw() {
+  stepSaid.textContent = mean.checked ? 'all ' + (value.steps ?? 0) : stepBar.value + ' of ' + value.steps;
+  stepBar.disabled = mean.checked;
+  const chosen = hovered ?? held;
+  rows.forEach((row, index) => {
+    const map = chosen?.row === index ? mapOf(index, chosen.token) : null;
+    row.canvas.hidden = !map;
+    if (map) paint(row.canvas, map, true);
+    row.words.forEach((word, token) => word.setAttribute('aria-pressed', String(held?.row === index && held.token === token)));
+    row.sheet.hidden = !sheet.checked;
+    if (sheet.checked) {
+      row.tiles.forEach((tile, token) => { const m = mapOf(index, token); if (m) paint(tile, m, false); });
+    }
+  });
+  if (buffer.failed) about.textContent = 'The maps are no longer kept: run this once more.';
+  else if (chosen) {
+    const token = value.rows[chosen.row].tokens[chosen.token];
+    const map = mapOf(chosen.row, chosen.token);
+    about.textContent = '“' + token.text + '”: strongest ' + (map ? map.top.toFixed(3) : '–') + ' of a place’s attention'
+      + (token.reads ? ' · ' + token.reads : '');
+  } else about.textContent = value.note ?? '';
+}
+
+function makeRow({ title, url, tokens }, index) {
+  const holder = make('div', { class: 'picture place' });
+  const canvas = make('canvas', { 'aria-hidden': 'true' });
+  canvas.hidden = true;
+  const slotHolder = make('div', { class: 'place' });
+  holder.append(slotHolder, canvas);
+  const slot = pictureSlot(slotHolder);
+  slot.show(url, title);
+  const words = tokens.map(({ text, kind, fresh }, token) => {
+    const word = make('button', { type: 'button', class: 'word ' + kind + (fresh ? ' new' : ''), 'aria-pressed': 'false' }, text);
+    const enter = () => { hovered = { row: index, token }; draw(); };
+    const leave = () => { hovered = null; draw(); };
+    word.addEventListener('pointerenter', enter);
+    word.addEventListener('pointerleave', leave);
+    word.addEventListener('focus', enter);
+    word.addEventListener('blur', leave);
+    word.addEventListener('click', () => {
+      held = held?.row === index && held.token === token ? null : { row: index, token };
+      draw();
+    });
+    return word;
+  });
+  const tiles = tokens.map(() => make('canvas'));
+  const figures = tiles.map((tile, k) => make('figure', {}, tile, make('figcaption', {}, tokens[k].text)));
+  const sheetNode = make('div', { class: 'sheet-words' }, ...figures);
+  sheetNode.hidden = true;
+  const node = make('section', { class: 'row', 'aria-label': title }, make('p', { class: 'title' }, title), holder,
+    make('div', { class: 'words', role: 'group', 'aria-label': 'Words' }, ...words), sheetNode);
+  return { node, canvas, words, tiles, sheet: sheetNode };
+}
+
+function load() {
+  value = props.value ?? {};
+  const grid = gridBox.value;
+  gridBox.replaceChildren(...(value.grids ?? []).map(name => make('option', { value: name }, name.replace('x', ' × '))));
+  if ((value.grids ?? []).includes(grid)) gridBox.value = grid;
+  stepBar.max = value.steps ?? 1;
+  rows = (value.rows ?? []).map(makeRow);
+  if (held && (held.row >= rows.length || held.token >= rows[held.row].words.length)) held = null;
+  hovered = null;
+  find('.rows').replaceChildren(...rows.map(row => row.node));
+  if (value.url) buffer.want(value.url, value.url);
+  else buffer.drop();
+  draw();
+}
+for (const box of [stepBar, mean, gridBox, kindBox, sheet]) box.addEventListener('input', draw);
+watch('value', load);
+load();

@@ -1,0 +1,12 @@
+"""What is done to single words: weight, fraction of cross-attention, local blend."""
+
+from components.widgets.base import Widget
+
+
+class Edits(Widget):
+    """`{"prompts": [{"title": str, "words": [str]}], "weights": [[prompt, word, factor]], "fractions":
+    [[prompt, word, fraction]], "blend": [[prompt, word]]}`.
+
+    A click on a word opens its sliders. Event `change`: `{"weights", "fractions", "blend"}` as above, after each
+    move; `rest` says that the hand let go.
+    """

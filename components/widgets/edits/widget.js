@@ -1,0 +1,87 @@
+const panel = find('.panel');
+const weight = find('.weight');
+const has = find('.has');
+const fraction = find('.fraction');
+const blend = find('.blend');
+const hint = find('.quiet');
+let value = {};
+let chosen = null; // { prompt, word }
+
+const same = ([prompt, word]) => chosen && prompt === chosen.prompt && word === chosen.word;
+const entry = list => (value[list] ?? []).find(same);
+
+/** The lists with the chosen word's entry put in, or taken out where it says nothing. */
+function put(list, amount) {
+  const others = (value[list] ?? []).filter(e => !same(e));
+  value = { ...value, [list]: amount === null ? others : [...others, [chosen.prompt, chosen.word, ...amount]] };
+}
+
+function tell(event) {
+  trigger(event, { weights: value.weights ?? [], fractions: value.fractions ?? [], blend: value.blend ?? [] });
+}
+
+function badge(prompt, word) {
+  const mine = list => (value[list] ?? []).find(([p, w]) => p === prompt && w === word);
+  const parts = [];
+  if (mine('weights')) parts.push('× ' + mine('weights')[2]);
+  if (mine('fractions')) parts.push('≤ ' + Math.round(100 * mine('fractions')[2]) + ' %');
+  if (mine('blend')) parts.push('blend');
+  return parts.join(' · ');
+}
+
+function draw() {
+  find('.prompts').replaceChildren(...(value.prompts ?? []).map(({ title, words }, prompt) => make('section', {},
+    make('p', { class: 'title' }, title),
+    make('div', { class: 'words', role: 'group', 'aria-label': title }, ...words.map((text, word) => {
+      const pressed = Boolean(chosen && chosen.prompt === prompt && chosen.word === word);
+      const said = badge(prompt, word);
+      const button = make('button', { type: 'button', class: 'word', 'aria-pressed': String(pressed) }, text);
+      if (said) button.append(make('span', { class: 'badge' }, said));
+      button.addEventListener('click', () => {
+        chosen = pressed ? null : { prompt, word };
+        draw();
+      });
+      return button;
+    })))));
+  panel.hidden = !chosen;
+  hint.hidden = Boolean(chosen);
+  if (chosen) {
+    find('.chosen').textContent = '“' + value.prompts[chosen.prompt].words[chosen.word] + '”';
+    weight.value = entry('weights')?.[2] ?? 1;
+    weight.nextElementSibling.textContent = Number(weight.value).toFixed(1);
+    has.checked = Boolean(entry('fractions'));
+    fraction.disabled = !has.checked;
+    fraction.value = entry('fractions')?.[2] ?? 0.3;
+    fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
+    find('.own').hidden = chosen.prompt === 0;
+    blend.checked = Boolean(entry('blend'));
+  }
+  counters.draws += 1;
+}
+
+function badges() {
+  // While a slider is held its own node must stay: only what is written beside it changes.
+  weight.nextElementSibling.textContent = Number(weight.value).toFixed(1);
+  fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
+}
+
+weight.addEventListener('input', () => {
+  // The notch at 1.
+  if (Math.abs(weight.value - 1) < 0.15) weight.value = 1;
+  put('weights', Number(weight.value) === 1 ? null : [Number(weight.value)]);
+  badges();
+  tell('change');
+});
+fraction.addEventListener('input', () => { put('fractions', [Number(fraction.value)]); badges(); tell('change'); });
+has.addEventListener('input', () => { put('fractions', has.checked ? [Number(fraction.value)] : null); draw(); tell('change'); });
+blend.addEventListener('input', () => { put('blend', blend.checked ? [] : null); draw(); tell('change'); });
+for (const bar of [weight, fraction]) bar.addEventListener('change', draw);
+
+function load() {
+  value = props.value ?? {};
+  const words = chosen && value.prompts?.[chosen.prompt]?.words;
+  if (chosen && !(words && chosen.word < words.length)) chosen = null;
+  if (document.activeElement !== weight && document.activeElement !== fraction) draw();
+}
+watch('value', load);
+load();

@@ -1,0 +1,99 @@
+"""The field itself: velocities on a grid, and how far a learned field is from the exact one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from playground.fields import Field, Prediction, rows
+from playground.guidance import Guidance, guided
+from playground.plan import Row
+from playground.plane.density import BOX, Density, grid_points
+from playground.plane.flow import zoom
+from playground.plane.packing import pack
+from playground.sampling import answers_of
+from playground.schedules import as_time
+
+
+@dataclass(frozen=True)
+class Arrows:
+    """Velocities dx/dt at the middles of the cells of a grid.
+
+    Attributes:
+        values: [T, G, G, 2] (on the line [T, G, 1]) float32; row 0 is the lowest y. Time runs from data to noise,
+            so a particle that is being sampled moves against them.
+        times: [T]; zoom: [T] by how much the grid is scaled, as `Flow.zoom`; box: half its width before that.
+    """
+
+    values: Tensor
+    times: Tensor
+    zoom: Tensor
+    box: float
+
+    def to_bytes(self) -> bytes:
+        """For the page: "arrows", velocities divided by the zoom of their time."""
+        array = (self.values / rows(self.zoom, self.values)).numpy()
+        return pack({"arrows": array}, times=self.times.tolist(), zoom=self.zoom.tolist(), box=self.box)
+
+
+@torch.no_grad()
+def asked(
+    field: Field, x: Tensor, t: float, label: int = -1, rule: Guidance | None = None, weak: Field | None = None
+) -> Prediction:
+    """What a field says at points x [B, D] and one time: one guided evaluation, as the first one of a run.
+
+    Args:
+        label: the class c, -1 for none.
+        rule: how c and u are combined; None for c alone.
+        weak: the field in the place of u, for a rule that wants a weaker one.
+    """
+    t = float(field.schedule.clamp(t))
+    row = Row(0, (t, 0.0), "ddim", rule or Guidance(), None if label < 0 else label)
+    times = torch.full((len(x),), t, dtype=torch.float64)
+    needed = row.guidance.branches(t, 0)
+    if not needed:  # a rule whose first steps stand still
+        return Prediction("velocity", torch.zeros_like(x), x, times, field.schedule)
+    answers = {b: answers_of([row] * len(x), b, x, times, field, weak) for b in needed}
+    if len(answers) == 1:
+        return next(iter(answers.values()))
+    return guided([row.guidance] * len(x), answers, row.guidance.start(x))[0]
+
+
+def _points(box: float, size: int, dim: int) -> Tensor:
+    points = grid_points(box, size) if dim == 2 else grid_points(box, size)[:size, :1]
+    return points.float()
+
+
+def arrows(
+    field: Field,
+    times: Sequence[float] | Tensor = (0.5,),
+    box: float = BOX,
+    size: int = 24,
+    label: int = -1,
+    rule: Guidance | None = None,
+    weak: Field | None = None,
+) -> Arrows:
+    """The velocity on a grid over time, exact or learned, guided or not: [T, size, size, 2]."""
+    at = torch.as_tensor(times, dtype=torch.float64)
+    zooms = zoom(field.schedule, at)
+    dim = field.shape[0]
+    points = _points(box, size, dim)
+    values = torch.stack(
+        [
+            asked(field, float(z) * points, float(t), label, rule, weak).velocity
+            for t, z in zip(at, zooms, strict=True)
+        ]
+    )
+    return Arrows(values.reshape(len(at), *[size] * dim, dim), at, zooms, box)
+
+
+def error_map(learned: Field, exact: Field, t: float, box: float = BOX, size: int = 64, label: int = -1) -> Density:
+    """|learned - exact| in the velocity, on a grid at one time: [1, size, size] (on the line [1, size])."""
+    z = zoom(exact.schedule, as_time(t).reshape(1))
+    dim = exact.shape[0]
+    points = float(z[0]) * _points(box, size, dim)
+    gap = asked(learned, points, t, label).velocity - asked(exact, points, t, label).velocity
+    return Density(gap.norm(dim=-1).reshape(1, *[size] * dim), as_time(t).reshape(1), z, box, "errors")

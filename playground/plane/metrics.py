@@ -1,0 +1,188 @@
+"""How far solvers and samples are from the truth: distances between clouds, and errors against the cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from playground.fields import Field
+from playground.guidance import Guidance
+from playground.plan import Plan, Row
+from playground.plane.flow import Cloud, exact_field, source_noise
+from playground.plane.recipe import PlaneFlow
+from playground.plane.reference import transported
+from playground.sampling import Snapshot, run
+from playground.schedules import Schedule
+from playground.solvers import SOLVERS
+
+
+def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 64, seed: int = 0) -> float:
+    """The 2-Wasserstein distance of two clouds [N, D] and [M, D], root mean square over random directions.
+
+    (Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters".) On the line it is the distance itself.
+    Clouds of unequal size are compared at the quantiles of the smaller one.
+    """
+    x, y = x.double(), y.double()
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(projections if x.shape[1] > 1 else 1, x.shape[1], generator=generator).double()
+    directions /= directions.norm(dim=1, keepdim=True)
+    a, b = ((directions @ v.T).sort().values for v in (x, y))
+    if len(x) != len(y):
+        size = min(len(x), len(y))
+        at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+        a, b = (_quantiles(v, at) for v in (a, b))
+    return float((a - b).square().mean().sqrt())
+
+
+def _quantiles(values: Tensor, at: Tensor) -> Tensor:
+    """Values [P, N], sorted, at shares [M] of them: [P, M]."""
+    last = values.shape[1] - 1
+    place = (at * (last + 1) - 0.5).clamp(0, last)
+    low = place.floor().long().clamp(max=max(last - 1, 0))
+    return torch.lerp(values[:, low], values[:, (low + 1).clamp(max=last)], place - low)
+
+
+def energy_distance(x: Tensor, y: Tensor) -> float:
+    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, 0 if and only if the laws are equal (Székely & Rizzo 2013).
+
+    The unbiased estimate: it may fall below 0 by its sampling error.
+    """
+    x, y = x.double(), y.double()
+    n, m = len(x), len(y)
+    within = torch.cdist(x, x).sum() / (n * (n - 1)) + torch.cdist(y, y).sum() / (m * (m - 1))
+    return float(2 * torch.cdist(x, y).mean() - within)
+
+
+def fitted_slope(evaluations: Sequence[float], errors: Sequence[float], last: int = 3) -> float:
+    """The order that errors at growing cost show: minus the slope of log error over log NFE, least squares through
+    the `last` points above rounding (1e-11). NaN where fewer than two are left."""
+    kept = [(math.log(n), math.log(e)) for n, e in zip(evaluations, errors, strict=True) if e > 1e-11][-last:]
+    if len(kept) < 2:
+        return math.nan
+    mean_n, mean_e = (sum(v) / len(kept) for v in zip(*kept, strict=True))
+    spread = sum((n - mean_n) ** 2 for n, _ in kept)
+    return -sum((n - mean_n) * (e - mean_e) for n, e in kept) / spread if spread else math.nan
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """One point of the charts error against NFE.
+
+    Attributes:
+        solver: its name; steps: of the grid; evaluations: of the field, counted.
+        error: median distance of the particles from where the exact flow takes them; NaN for solvers that draw
+            noise, which end elsewhere. (The few particles between two modes, which fall to the other one, would
+            rule the mean.)
+        marginal: sliced Wasserstein distance of the particles from exact draws of the end's marginal.
+        floor: the same of as many exact draws, below which it means nothing.
+    """
+
+    solver: str
+    steps: int
+    evaluations: int
+    error: float
+    marginal: float
+    floor: float
+
+
+CHART_RATIOS = (20.0, 0.05)
+"""sigma/alpha where the comparison starts and ends: below the infinite one of pure noise, and above 0, since the
+jump to clean data leaves an error that no number of steps removes."""
+
+
+def chart_times(schedule: Schedule, steps: int) -> tuple[float, ...]:
+    """Steps of equal length in log sigma/alpha between CHART_RATIOS (as far as the path goes)."""
+    high = min(CHART_RATIOS[0], float(schedule.noise_ratio(schedule.t_max)))
+    low = max(CHART_RATIOS[1], float(schedule.noise_ratio(schedule.t_min)))
+    ramp = torch.linspace(math.log(high), math.log(low), steps + 1, dtype=torch.float64)
+    return tuple(schedule.t_at_ratio(ramp.exp()).tolist())
+
+
+def errors_against_nfe(
+    recipe: PlaneFlow,
+    solvers: Sequence[str],
+    budgets: Sequence[int] = (8, 16, 32, 64, 128),
+    particles: int = 1000,
+    field: Field | None = None,
+) -> Iterator[ErrorRow]:
+    """Errors of solvers at several costs, in float64: rows as they are ready, cheap ones first.
+
+    All start from the same exact draws of the marginal at the noisy end and are compared at the other end with the
+    exact flow (Dormand-Prince, tolerance 1e-10) and with exact draws. The target, path, class, seed and eta are the
+    recipe's; guidance is off, because no marginal is known under it.
+
+    Args:
+        solvers: names from `SOLVERS`.
+        budgets: evaluations; a solver takes as many whole steps as they pay for.
+        particles: per run.
+        field: the recipe's exact field by default.
+    """
+    recipe.check()
+    field = field or exact_field(recipe)
+    schedule, mixture = field.schedule, exact_field(recipe).of_class(recipe.label)
+    start, *_, end = chart_times(schedule, 2)
+
+    def marginal(t: float, seed: int, count: int = particles) -> Tensor:
+        x0 = mixture.sample(count, torch.Generator().manual_seed(seed))
+        noise = source_noise(recipe.model_copy(update={"seed": seed + 2**31}), count).double()
+        return schedule.alpha(t) * x0 + schedule.sigma(t) * noise
+
+    x = marginal(start, recipe.seed)
+    exact, _ = transported(field, x, start, end, 1e-10, recipe.label)
+    truth = marginal(end, recipe.seed + 1, 20 * particles)
+    floor = sliced_wasserstein(marginal(end, recipe.seed + 2), truth)
+    cloud = Cloud(field, particles)
+    label = None if recipe.label < 0 else recipe.label
+    for budget in sorted(budgets):
+        for name in solvers:
+            steps = max(SOLVERS[name].minimum_steps, budget // SOLVERS[name].evaluations)
+            row = Row(recipe.seed, chart_times(schedule, steps), name, Guidance(), label, None, None, recipe.eta)
+            begin = Snapshot(0, x[None], None, {})
+            result = run(Plan((row,)), cloud, dtype=torch.float64, start=begin)
+            draws = SOLVERS[name].stochastic and recipe.eta > 0
+            gap = (result.x[0] - exact).norm(dim=-1).median()
+            yield ErrorRow(
+                solver=name,
+                steps=steps,
+                evaluations=result.count.evaluations,
+                error=math.nan if draws else float(gap),
+                marginal=sliced_wasserstein(result.x[0], truth),
+                floor=floor,
+            )
+
+
+@dataclass(frozen=True)
+class PathCurves:
+    """alpha, sigma, the log-SNR and the steps of a recipe over t, as lists for charts.
+
+    Attributes:
+        t: fine times; alpha, sigma, log_snr: at them (log_snr cut to [-20, 20]).
+        grid: the recipe's own times; step: the length of each of its steps, at the time it starts.
+    """
+
+    t: list[float]
+    alpha: list[float]
+    sigma: list[float]
+    log_snr: list[float]
+    grid: list[float]
+    step: list[float]
+
+
+def path_curves(recipe: PlaneFlow, points: int = 200) -> PathCurves:
+    """What the path and the time grid of a recipe look like."""
+    path = recipe.schedule()
+    t = torch.linspace(0, path.t_max, points, dtype=torch.float64)
+    (row,) = recipe.plan(path).rows
+    grid = torch.tensor(row.times, dtype=torch.float64)
+    return PathCurves(
+        t=t.tolist(),
+        alpha=path.alpha(t).tolist(),
+        sigma=path.sigma(t).tolist(),
+        log_snr=path.log_snr(t).clamp(-20, 20).tolist(),
+        grid=grid.tolist(),
+        step=(-grid.diff()).tolist(),
+    )

@@ -1,0 +1,59 @@
+"""The pictures and maps of a prompt-to-prompt run, by name."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from PIL import Image
+
+from playground.images.models import to_uint8
+from playground.images.prompt_to_prompt import Prompted, attention_arrays
+from playground.plane.packing import pack
+from playground.sharing.png import to_png
+from playground.sharing.views import OnDevice, RunViews
+
+
+class PromptViews(RunViews):
+    """What `RunViews` has, and
+
+    difference-R.png    the absolute difference of row R and the source, in grey; white is the largest there is
+    attention.bin       the cross-attention of all steps (`attention_arrays`), packed
+
+    Args:
+        result: the run.
+        shown: tokens whose maps are packed.
+        on_device: as for `RunViews`.
+    """
+
+    result: Prompted
+
+    def __init__(self, result: Prompted, on_device: OnDevice, shown: int):
+        super().__init__(result, on_device)
+        self._shown = shown
+
+    def binary(self, name: str) -> bytes:
+        """The file.
+
+        Raises:
+            KeyError: when a run has no such file.
+        """
+        if name != "attention.bin":
+            raise KeyError(name)
+        if name not in self._kept:
+            self._kept[name] = pack(attention_arrays(self.result, self._shown))
+        return self._kept[name]
+
+    def _make(self, name: str) -> bytes:
+        match = re.fullmatch(r"difference-(\d{1,3})\.png", name)
+        if match is None:
+            return super()._make(name)
+        if int(match[1]) >= len(self.result.pictures):
+            raise KeyError(name)
+        return to_png(difference(to_uint8(self.result.pictures), int(match[1])), compress=1)
+
+
+def difference(pictures: np.ndarray, row: int) -> Image.Image:
+    """|picture - source| averaged over colours, as a grey picture; its largest value is white."""
+    apart = np.abs(pictures[row].astype(np.float32) - pictures[0]).mean(-1)
+    return Image.fromarray((apart / max(float(apart.max()), 1.0) * 255).round().astype(np.uint8))

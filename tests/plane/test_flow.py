@@ -1,0 +1,235 @@
+import pytest
+import torch
+from truth import spread
+
+from playground.errors import RecipeError
+from playground.fields import Count
+from playground.guidance import RULES
+from playground.noise import start_noise
+from playground.plane import PlaneFlow, exact_field, flow, impossible
+from playground.plane.flow import Cloud, between, run
+from playground.plane.metrics import sliced_wasserstein
+from playground.plane.mixtures import ExactField
+from playground.plane.packing import unpack
+from playground.plane.reference import transported
+from playground.plane.targets import encode_mixture, encode_points
+from playground.recipes import RECIPES, recipe_from_query
+from playground.sampling import Evaluated
+from playground.schedules import CONTINUOUS, VP
+from playground.solvers import SOLVERS, InSigma, InTime
+
+FINE = PlaneFlow(target="three", particles=2000, solver="heun", steps=100)
+
+
+def test_a_cloud_answers_as_its_points_do():
+    points, t = ExactField(spread(), VP()), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    cloud = Cloud(points, 5)
+    x = torch.randn(2, 5, 2)
+    answer = cloud.predict(x, t, cloud.encode([1, None])).x0
+    for i, label in enumerate([1, None]):
+        alone = points.predict(x[i], t[i].expand(5), points.encode([label] * 5)).x0
+        torch.testing.assert_close(answer[i], alone)
+    assert cloud.count == Count(1, 2)
+
+
+def test_particles_start_from_the_seeds_noise_and_end_on_the_target():
+    result = flow(FINE)
+    torch.testing.assert_close(result.frames[0], start_noise(7, (2000, 2)))
+    truth = FINE.data().sample(2000, torch.Generator().manual_seed(0))
+    other = FINE.data().sample(2000, torch.Generator().manual_seed(1))
+    assert sliced_wasserstein(result.x, truth) < 1.5 * sliced_wasserstein(other, truth)
+    assert result.times[0] == result.solver_times[0] == 1 and result.times[-1] == 0
+
+
+@pytest.mark.parametrize("path", CONTINUOUS)
+@pytest.mark.parametrize("target", ["moons", "pinwheel", "pair"])
+def test_every_path_ends_on_the_target(path, target):
+    recipe = PlaneFlow(target=target, dimension=1 if target == "pair" else 2, path=path, particles=1000)
+    recipe = recipe.but(solver="dpmpp_2m", grid="karras", steps=60)
+    truth = recipe.data().sample(1000, torch.Generator().manual_seed(0))
+    other = recipe.data().sample(1000, torch.Generator().manual_seed(1))
+    assert sliced_wasserstein(flow(recipe).x, truth) < 2 * sliced_wasserstein(other, truth) + 0.02
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_is_counted_as_the_plan_says(name):
+    if SOLVERS[name].minimum_steps > 5:
+        pytest.skip("takes more steps")
+    recipe = PlaneFlow(target="eight", particles=100, steps=5, solver=name, path="vp", grid="karras")
+    try:
+        result = flow(recipe)
+    except RecipeError as error:
+        assert str(error).endswith(".")
+        return
+    assert result.count == recipe.plan(recipe.schedule()).cost(recipe.schedule())
+    assert result.states.shape == (6, 100, 2)
+
+
+def test_guidance_doubles_sample_forwards_inside_its_window():
+    recipe = PlaneFlow(target="three", label=1, w=3, particles=100, steps=10, solver="euler")
+    assert flow(recipe).count == Count(10, 20)
+    assert flow(recipe.but(low=0.55)).count == Count(10, 15)
+    assert flow(recipe.but(w=1)).count == Count(10, 10)
+
+
+def test_guided_particles_go_towards_their_class_and_beyond():
+    recipe = PlaneFlow(target="three", label=0, particles=1000, steps=40)
+    mean = recipe.data().means[0].float()
+    means = [flow(recipe.but(w=w)).x.mean(0) @ mean / mean.norm() for w in (0, 1, 4)]
+    assert means[0] == pytest.approx(0, abs=0.1) and means[1] == pytest.approx(1, abs=0.1) and means[2] > 1.3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_of_guidance_runs_or_says_why_not(rule):
+    recipe = PlaneFlow(target="three", label=0, w=2, rule=rule, solver="ddim", particles=100)
+    try:
+        assert bool(torch.isfinite(flow(recipe).x).all())
+    except RecipeError as error:
+        assert f"rule/{rule}" in impossible(recipe.but(rule="cfg")), error
+
+
+def test_autoguidance_goes_away_from_the_blurred_target():
+    recipe = PlaneFlow(target="eight", label=0, rule="auto", particles=500, solver="euler", steps=20)
+    assert flow(recipe.but(w=2)).count == Count(40, 40)  # one call of each field per step
+    centre = recipe.data().means[0].float()
+    spreads = [float((flow(recipe.but(w=w)).x - centre).norm(dim=-1).mean()) for w in (0, 1, 2)]
+    assert spreads[0] > spreads[1] > spreads[2]
+    # Without a class it sharpens the whole target.
+    assert flow(recipe.but(label=-1, w=2)).count == Count(40, 40)
+
+
+def test_frames_lie_on_the_polygon_of_the_solver():
+    recipe = PlaneFlow(solver="euler", steps=4, particles=100)
+    result = flow(recipe)
+    assert result.frames.shape == (64, 100, 2)
+    states, t = result.states[:, :100], result.solver_times
+    for frame, at in zip(result.frames, result.times, strict=True):
+        i = min(int((t >= at).sum()) - 1, 3)
+        share = float((at - t[i]) / (t[i + 1] - t[i]))
+        torch.testing.assert_close(frame, (1 - share) * states[i] + share * states[i + 1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variable", [InTime, InSigma])
+def test_between_meets_the_states_and_is_straight_in_its_variable(variable):
+    path = VP()
+    v = variable(path)
+    times = torch.tensor([0.9, 0.5, 0.2, 0.0], dtype=torch.float64)
+    states = torch.randn(4, 7, 2, dtype=torch.float64)
+    torch.testing.assert_close(between(v, times, states, times), states)
+    y = between(v, times, states, torch.tensor([0.7], dtype=torch.float64))[0] / float(v.scale(torch.tensor(0.7)))
+    share = float((v.tau(torch.tensor(0.7)) - v.tau(times[0])) / (v.tau(times[1]) - v.tau(times[0])))
+    ends = [s / float(v.scale(t)) for s, t in zip(states, times, strict=True)]
+    torch.testing.assert_close(y, (1 - share) * ends[0] + share * ends[1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_flow_can_be_closed_between_two_evaluations():
+    running = run(PlaneFlow(steps=200))
+    assert isinstance(next(running), Evaluated)
+    running.close()
+
+
+def test_bytes_hold_the_flow():
+    result = flow(PlaneFlow())
+    buffer = result.to_bytes()
+    assert len(buffer) < 2**20
+    header, arrays = unpack(buffer)
+    assert arrays["frames"].shape == (64, 2000, 2) and arrays["states"].shape == (25, 200, 2)
+    assert abs(arrays["frames"] - result.frames.numpy()).max() < 2e-4
+    assert arrays["labels"].tolist() == result.labels.tolist() and set(result.labels.tolist()) == {0, 1}
+    assert header["evaluations"] == result.count.evaluations == 48
+    assert len(flow(PlaneFlow(particles=10_000, steps=2)).to_bytes()) < 1.2 * 2**20
+
+
+def test_an_exploding_path_stays_in_view():
+    result = flow(PlaneFlow(path="edm", grid="karras"))
+    assert float(result.frames[0].abs().max()) > 100 and float(result.zoom[0]) == pytest.approx(80, rel=1e-3)
+    header, arrays = unpack(result.to_bytes())
+    assert abs(arrays["frames"]).max() < 6
+    assert header["zoom"][-1] == 1
+
+
+def test_labels_are_those_of_the_nearest_component():
+    recipe = PlaneFlow(target="eight", particles=400)
+    result = flow(recipe)
+    nearest = torch.cdist(result.x.double(), recipe.data().means).argmin(-1)
+    assert torch.equal(result.labels, recipe.data().labels[nearest])
+
+
+def test_drawn_points_and_edited_mixtures_are_reached():
+    points = flow(PlaneFlow(target="points", points=encode_points([[1, 1], [-1, 2]], [0, 1]), particles=500))
+    # Heun's last step goes to t = 0, where it may ask.
+    assert float(torch.cdist(points.x, torch.tensor([[1.0, 1], [-1, 2]])).min(-1).values.max()) < 0.5
+    text = encode_mixture([(2, 0, 0.1, 0.1, 0, 1, 0)])
+    assert torch.allclose(
+        flow(PlaneFlow(target="mixture", mixture=text)).x.mean(0), torch.tensor([2.0, 0]), atol=0.05
+    )
+
+
+def test_the_uniform_source_is_uniform_and_ends_on_the_target():
+    recipe = PlaneFlow(source="uniform", target="three", steps=40)
+    result = flow(recipe)
+    edge = 3**0.5
+    assert float(result.frames[0].abs().max()) <= edge + 1e-6
+    at = torch.linspace(-edge, edge, 9)
+    shares = (result.frames[0][:, :1] < at).float().mean(0)
+    torch.testing.assert_close(shares, torch.linspace(0, 1, 9), rtol=0, atol=0.04)
+    truth = recipe.data().sample(2000, torch.Generator().manual_seed(0))
+    other = recipe.data().sample(2000, torch.Generator().manual_seed(1))
+    assert sliced_wasserstein(result.x, truth) < 1.5 * sliced_wasserstein(other, truth)
+
+
+def test_the_solver_in_the_plane_converges_to_the_exact_flow():
+    result = flow(FINE)
+    field = exact_field(FINE)
+    exact, _ = transported(field, result.frames[0][:50].double(), 1.0, 0.0, 1e-9)
+    assert float((result.x[:50] - exact).norm(dim=-1).median()) < 2e-3
+
+
+# The recipe
+
+
+def test_a_recipe_travels_in_a_link():
+    recipe = PlaneFlow(target="points", points=encode_points(torch.rand(50, 2)), w=3, label=0, path="vp")
+    assert RECIPES["flow"] is PlaneFlow
+    assert recipe_from_query(recipe.to_query()) == (recipe, [])
+    assert PlaneFlow().to_query() == {"tab": "flow", "v": "1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"target": "points"}, "draw at least one"),
+        ({"target": "mixture"}, "no components"),
+        ({"target": "word", "word": " "}, "Type a word"),
+        ({"target": "pair"}, "on the line"),
+        ({"dimension": 1}, "in the plane"),
+        ({"source": "uniform", "target": "pinwheel"}, "round components"),
+        ({"source": "uniform", "solver": "ancestral"}, "by the score"),
+        ({"source": "uniform", "field": "learned", "loss": "score"}, "Gaussian source"),
+        ({"target": "checkerboard", "label": 0}, "no classes"),
+        ({"label": 5}, "no class 5"),
+        ({"solver": "ddim", "variable": "t"}, "cannot be written"),
+        ({"solver": "euler_maruyama"}, "infinite"),
+        ({"target": "points", "points": "!"}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_run_is_one_sentence(changes, sentence):
+    with pytest.raises(RecipeError, match=sentence) as error:
+        flow(PlaneFlow(**changes))
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+def test_impossible_choices_are_those_that_fail():
+    recipe = PlaneFlow(target="three", source="uniform")
+    found = impossible(recipe)
+    assert found["target/pinwheel"].startswith("A uniform source")
+    assert "by the score" in found["solver/ancestral"]
+    assert "solver/heun" not in found and "path/vp" not in found
+    assert "no class 5" in found["label/5"] and "label/1" not in found
+    assert "source/gaussian" not in found
+
+
+def test_an_impossible_recipe_still_knows_its_choices():
+    found = impossible(PlaneFlow(target="points"))
+    assert "target/moons" not in found and "path/vp" not in found
+    assert "solver/ddim" not in found

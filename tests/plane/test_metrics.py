@@ -1,0 +1,182 @@
+import math
+
+import pytest
+import torch
+
+from playground.plane import (
+    PlaneFlow,
+    conditional_paths,
+    exact_field,
+    exact_paths,
+    flow,
+    noising_paths,
+    warped_grid,
+)
+from playground.plane.metrics import (
+    CHART_RATIOS,
+    chart_times,
+    energy_distance,
+    errors_against_nfe,
+    fitted_slope,
+    path_curves,
+    sliced_wasserstein,
+)
+from playground.plane.packing import unpack
+from playground.plane.targets import encode_mixture
+from playground.schedules import CONTINUOUS
+from playground.solvers import SOLVERS
+
+LOPSIDED = PlaneFlow(
+    target="mixture",
+    mixture=encode_mixture([(-1.0, 0.5, 0.6, 0.4, 0.5, 0.5, 0), (1.2, -0.4, 0.3, 0.5, 0, 0.2, 1)]),
+)
+"""No symmetry, so that no error cancels."""
+
+
+def normal(count, seed=0, dim=2):
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def test_sliced_wasserstein_of_a_shift_is_known():
+    x = normal(500)
+    assert sliced_wasserstein(x, x) == 0
+    # Over all directions the mean square of <shift, direction> is |shift|^2/2 in the plane.
+    assert sliced_wasserstein(x, x + torch.tensor([3.0, 4.0]), 2000) == pytest.approx(5 / math.sqrt(2), rel=0.05)
+    line = normal(500, dim=1)
+    assert sliced_wasserstein(line, line + 2) == pytest.approx(2, rel=1e-5)
+    assert sliced_wasserstein(line, 3 * normal(40_000, 1, 1)) == pytest.approx(2, rel=0.1)
+
+
+def test_energy_distance_tells_laws_apart():
+    same = energy_distance(normal(1500), normal(1500, 1))
+    other = energy_distance(normal(1500), normal(1500, 1) + 0.5)
+    assert abs(same) < 0.005 < 0.05 < other
+    # One point against another: 2 |x - y| in the limit of two tight clouds.
+    tight = 1e-6 * normal(50)
+    assert energy_distance(tight, tight + torch.tensor([3.0, 4.0])) == pytest.approx(10, rel=1e-3)
+
+
+def test_fitted_slope_reads_a_power_law_and_leaves_rounding_out():
+    nfe = [4, 8, 16, 32, 64]
+    assert fitted_slope(nfe, [5 * n**-3.0 for n in nfe]) == pytest.approx(3)
+    assert fitted_slope(nfe, [1e-6, 1e-8, 1e-10, 1e-13, 3e-13]) == pytest.approx(math.log(1e4) / math.log(4))
+    assert math.isnan(fitted_slope([4], [1.0]))
+
+
+@pytest.mark.parametrize("path", CONTINUOUS)
+def test_chart_times_stay_inside_the_path(path):
+    schedule = CONTINUOUS[path]()
+    times = torch.tensor(chart_times(schedule, 7), dtype=torch.float64)
+    ratios = schedule.noise_ratio(times)
+    assert len(times) == 8 and bool((times.diff() < 0).all())
+    assert float(ratios[0]) == pytest.approx(CHART_RATIOS[0]) and float(ratios[-1]) == pytest.approx(
+        CHART_RATIOS[1]
+    )
+
+
+@pytest.mark.parametrize("path", ["linear", pytest.param("vp", marks=pytest.mark.slow)])
+def test_slopes_are_the_declared_orders(path):
+    solvers = [
+        name for name, kind in SOLVERS.items() if not kind.stochastic and kind.__module__ == "playground.solvers"
+    ]
+    table = list(errors_against_nfe(LOPSIDED.but(path=path), solvers, (32, 64, 128, 256), particles=60))
+    for name in solvers:
+        mine = [row for row in table if row.solver == name]
+        slope = fitted_slope([row.evaluations for row in mine], [row.error for row in mine])
+        assert slope == pytest.approx(SOLVERS[name].order, abs=0.15), name
+
+
+def test_rows_are_counted_and_come_cheap_ones_first():
+    table = list(errors_against_nfe(LOPSIDED, ["rk4", "euler"], (16, 8), particles=50))
+    assert [(r.solver, r.steps, r.evaluations) for r in table] == [
+        *[("rk4", 2, 8), ("euler", 8, 8)],
+        *[("rk4", 4, 16), ("euler", 16, 16)],
+    ]
+
+
+def test_stochastic_solvers_have_a_marginal_error_and_no_path_error():
+    recipe = LOPSIDED.but(path="vp")
+    names = ["ancestral", "euler_maruyama", "churn"]
+    table = list(errors_against_nfe(recipe, names, (8, 128), particles=1000))
+    assert all(math.isnan(row.error) for row in table)
+    for name in names:
+        few, many = (row for row in table if row.solver == name)
+        assert many.marginal < 2 * many.floor + 0.03, name
+        assert few.marginal > 1.5 * many.marginal or few.marginal < 2 * few.floor, name
+    still = list(errors_against_nfe(recipe.but(eta=0), ["ancestral"], (64,), particles=50))
+    assert still[0].error < 0.1
+
+
+@pytest.mark.parametrize("path", CONTINUOUS)
+@pytest.mark.parametrize("solver", ["heun", "euler_maruyama", "ancestral"])
+def test_marginals_on_the_way_are_those_of_the_path(path, solver):
+    """Two samples at an intermediate time: the particles', and data with noise. ODE and reverse SDE alike."""
+    recipe = LOPSIDED.but(path=path, solver=solver, grid="karras", steps=60, particles=200)
+    result = flow(recipe)
+    schedule, states = recipe.schedule(), result.states
+    particles = len(states[0])
+    for i in (30, 50):
+        t = float(result.solver_times[i])
+        x0 = recipe.data().sample(8000, torch.Generator().manual_seed(0))
+        truth = float(schedule.alpha(t)) * x0 + float(schedule.sigma(t)) * normal(8000, 1).double()
+        draws = [truth[k * particles : (k + 1) * particles] for k in range(20)]
+        highest = max(sliced_wasserstein(d, truth) for d in draws)
+        assert sliced_wasserstein(states[i], truth) < 1.3 * highest
+
+
+@pytest.mark.parametrize("path", CONTINUOUS)
+def test_forward_noising_has_the_marginals_of_the_path(path):
+    recipe = LOPSIDED.but(path=path)
+    schedule = recipe.schedule()
+    times = torch.tensor([schedule.t_max, float(schedule.t_at_ratio(1.0)), 0.0], dtype=torch.float64)
+    film = noising_paths(recipe, times, 2000)
+    assert film.values.shape == (3, 2000, 2)
+    for x, t in zip(film.values, times.tolist(), strict=True):
+        a, s = float(schedule.alpha(t)), float(schedule.sigma(t))
+        data = recipe.data().sample(2000, torch.Generator().manual_seed(99))
+        other = a * data + s * normal(2000, 98).double()
+        truth = a * recipe.data().sample(20_000, torch.Generator().manual_seed(5)) + s * normal(20_000, 6).double()
+        assert sliced_wasserstein(x, truth) < 2.5 * sliced_wasserstein(other, truth)
+    # The same data point and noise all the way.
+    path_of_one = film.values[:, 0].double()
+    x0, eps = path_of_one[2], (path_of_one[0] - float(schedule.alpha(times[0])) * path_of_one[2])
+    eps = eps / float(schedule.sigma(times[0]))
+    middle = float(schedule.alpha(times[1])) * x0 + float(schedule.sigma(times[1])) * eps
+    torch.testing.assert_close(path_of_one[1], middle, rtol=1e-3, atol=1e-3)
+
+
+def test_conditional_paths_all_end_at_their_point():
+    film = conditional_paths(PlaneFlow(), (1.0, -2.0), torch.tensor([1.0, 0.5, 0.0]), 30)
+    point = torch.tensor([1.0, -2.0])
+    torch.testing.assert_close(film.values[2], point.expand(30, 2))
+    torch.testing.assert_close(film.values[1], (point + film.values[0]) / 2)
+    header, arrays = unpack(film.to_bytes())
+    assert header["point"] == [1.0, -2.0] and arrays["conditional"].shape == (3, 30, 2)
+
+
+def test_a_warped_grid_starts_regular_and_follows_the_flow():
+    recipe = PlaneFlow(target="three", steps=40)
+    film = warped_grid(recipe, size=5)
+    assert film.values.shape[1:] == (5, 5, 2)
+    assert film.values[0, 0, 0].tolist() == pytest.approx([-2.4, -2.4]) and film.values[0, 2, 2].tolist() == [0, 0]
+    assert film.values[0, 0, 1, 0] > film.values[0, 0, 0, 0] and film.values[0, 1, 0, 1] > film.values[0, 0, 0, 1]
+    times = film.times
+    exact = exact_paths(recipe, times, 4)
+    ours = flow(recipe)
+    torch.testing.assert_close(exact.values[-1], ours.frames[-1, :4], rtol=0, atol=0.01)
+    torch.testing.assert_close(exact.values[32], ours.frames[32, :4], rtol=0, atol=0.01)
+    line = warped_grid(PlaneFlow(target="pair", dimension=1), size=7)
+    # On the line the flow keeps the order.
+    assert line.values.shape[1:] == (7, 1) and bool((line.values.diff(dim=1) > 0).all())
+
+
+@pytest.mark.parametrize("path", CONTINUOUS)
+def test_curves_of_the_path(path):
+    recipe = PlaneFlow(path=path, steps=10, grid="karras")
+    curves, schedule = path_curves(recipe), recipe.schedule()
+    assert len(curves.t) == len(curves.alpha) == len(curves.sigma) == len(curves.log_snr) == 200
+    i = 100
+    ratio = 2 * math.log(curves.alpha[i] / curves.sigma[i])
+    assert curves.log_snr[i] == pytest.approx(ratio, rel=1e-6)
+    assert sum(curves.step) == pytest.approx(curves.grid[0]) and len(curves.step) == 10
+    assert exact_field(recipe).schedule.identity == schedule.identity
