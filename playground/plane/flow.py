@@ -20,7 +20,7 @@ from playground.noise import start_noise
 from playground.plane.learned import train
 from playground.plane.mixtures import ExactField, uniform_from_normal
 from playground.plane.packing import pack
-from playground.plane.recipe import PlaneFlow
+from playground.plane.recipe import PARTICLES, PlaneFlow
 from playground.sampling import Evaluated, Finished, Snapshot, Stepped, sample
 from playground.schedules import EDM, Schedule, as_time
 from playground.solvers import InSigma, InTime, Solver, Variable
@@ -195,8 +195,11 @@ def between(variable: Variable, times: Tensor, states: Tensor, at: Tensor) -> Te
 
 
 def source_noise(recipe: PlaneFlow, count: int) -> Tensor:
-    """The particles' noise [count, D], of unit variance: what sampling starts from, times sigma."""
-    noise = start_noise(recipe.seed, (count, recipe.dimension))
+    """The particles' noise [count, D], of unit variance: what sampling starts from, times sigma.
+
+    The first ones are the same whatever the count, so that a smaller cloud is part of a larger one.
+    """
+    noise = start_noise(recipe.seed, (max(count, PARTICLES[1]), recipe.dimension))[:count]
     return uniform_from_normal(noise) if recipe.source == "uniform" else noise
 
 
