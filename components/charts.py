@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Literal
 
 import plotly.graph_objects as go
 
 from components.theme import PALETTE, SOLVER_COLOURS
+from playground.images.alignment import Alignment
+from playground.images.models import Token
 from playground.images.text_to_image import GuidanceNorms
 from playground.images.tradeoff import Tradeoff
 from playground.plane.metrics import ErrorRow, fitted_slope, path_curves
@@ -199,5 +202,44 @@ def tradeoff_curve(curve: Tradeoff) -> go.Figure:
         xaxis_title="t₀ (faithful → realistic)",
         yaxis_title="L2 to the guide, 1/255",
         yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": "verifier features"},
+    )
+    return figure
+
+
+def alignment_matrix(alignment: Alignment, source: Sequence[Token], target: Sequence[Token]) -> go.Figure:
+    """The alignment of a prompt (columns) with its source (rows), without the padding."""
+    rows = [i for i, t in enumerate(source) if t.kind != "padding"]
+    columns = [j for j, t in enumerate(target) if t.kind != "padding"]
+    # Plotly reads tags.
+    before, after = ([html.escape(t.text) for t in tokens] for tokens in (source, target))
+    # A token with attention of its own reads nobody.
+    values = [[0.0 if alignment.own[j] else float(alignment.matrix[i, j]) for j in columns] for i in rows]
+    figure = _figure(60 + 22 * len(rows))
+    figure.add_heatmap(
+        z=values,
+        zmin=0,
+        zmax=1,
+        colorscale=[[0, "rgba(127,133,142,0.10)"], [1, PALETTE["cond"]]],
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        customdata=[[[before[i], after[j]] for j in columns] for i in rows],
+        hovertemplate="“%{customdata[1]}” reads “%{customdata[0]}”: %{z:.0%}<extra></extra>",
+    )
+    figure.update_layout(
+        xaxis={
+            "tickvals": list(range(len(columns))),
+            "ticktext": [after[j] for j in columns],
+            "side": "top",
+            "tickangle": -45,
+            "showgrid": False,
+        },
+        yaxis={
+            "tickvals": list(range(len(rows))),
+            "ticktext": [before[i] for i in rows],
+            "autorange": "reversed",
+            "showgrid": False,
+        },
+        margin={"l": 70, "r": 8, "t": 70, "b": 8},
     )
     return figure

@@ -13,8 +13,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from components import theme
 from components.controls import link_script
 from components.media import Media
-from components.tabs import flow, sdedit, text_to_image
+from components.tabs import flow, prompt_to_prompt, sdedit, text_to_image
 from playground.backend import Backend
+from playground.images.prompt_to_prompt import PromptToPrompt
 from playground.images.sdedit import SDEdit
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe, TextToImage
@@ -23,6 +24,7 @@ TITLE = "Diffusion Playground"
 TABS: tuple[tuple[type[Recipe], Any], ...] = (
     (TextToImage, text_to_image),
     (SDEdit, sdedit),
+    (PromptToPrompt, prompt_to_prompt),
     (PlaneFlow, flow),
 )
 
@@ -67,7 +69,8 @@ def warm_up(backend: Backend) -> threading.Thread:
 
     def work() -> None:
         default = TextToImage(model=next(iter(backend.models)))
-        for recipe in (default, default.but(sweep=text_to_image.SWEEP), SDEdit(model=default.model), PlaneFlow()):
+        pictures = [kind(model=default.model) for kind in (SDEdit, PromptToPrompt)]
+        for recipe in (default, default.but(sweep=text_to_image.SWEEP), *pictures, PlaneFlow()):
             for _ in backend.run(recipe, visitor="", slot="warm-up"):
                 pass
 

@@ -99,12 +99,20 @@ class AttentionEdits(Control):
         latent: (height, width) of the latents.
         edits: one per row after the first.
         blend: the local blend, if any.
+        keeps: whether the maps are kept.
 
     Raises:
         ModelError: for a network without cross-attention layers.
     """
 
-    def __init__(self, network: Any, latent: tuple[int, int], edits: Sequence[Edit], blend: Blend | None = None):
+    def __init__(
+        self,
+        network: Any,
+        latent: tuple[int, int],
+        edits: Sequence[Edit],
+        blend: Blend | None = None,
+        keeps: bool = True,
+    ):
         self.layers = {
             name: layer for name, layer in network.named_modules() if name.endswith((".attn1", ".attn2"))
         }
@@ -112,7 +120,7 @@ class AttentionEdits(Control):
             raise ModelError(
                 "Prompt-to-prompt needs a denoiser with cross-attention layers, and this model has none."
             )
-        self.latent, self.edits, self.blend = latent, list(edits), blend
+        self.latent, self.edits, self.blend, self.keeps = latent, list(edits), blend, keeps
         self.rows = len(self.edits) + 1
         self._asked: list[Asked] = []
         self._sums: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
@@ -231,9 +239,10 @@ class AttentionEdits(Control):
             grid: tuple(torch.stack(part).mean(0) for part in zip(*pairs, strict=True))
             for grid, pairs in self._sums.items()
         }
+        kept = means if self.keeps else {}
         self._noted = Maps(
-            {grid: before.half().cpu() for grid, (before, _) in means.items()},
-            {grid: after.half().cpu() for grid, (_, after) in means.items()},
+            {grid: before.half().cpu() for grid, (before, _) in kept.items()},
+            {grid: after.half().cpu() for grid, (_, after) in kept.items()},
         )
         if self.blend is not None:
             after = means[self._blend_grid(means)][1]

@@ -26,6 +26,7 @@ from playground.reuse import Prefixes
 from playground.sampling import Evaluated
 from playground.schedules import Schedule
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Prompt = Annotated[str, Field(max_length=PROMPT_LIMIT)]
 WordNumber = tuple[Annotated[int, Field(ge=0, le=3)], Annotated[int, Field(ge=0, le=200)], float]
 """(prompt, word, value): prompt 0 is the source, 1 the first edit; words are counted from 0."""
@@ -84,6 +85,13 @@ class PromptToPrompt(TextToImage):
         description="a place belongs to a word from this share of its strongest attention",
     )
 
+    crosses: tuple[Fraction, ...] = Field(
+        (), title="grid of cross-attention fractions", max_length=6, description="with the next, a table"
+    )
+    selves: tuple[Fraction, ...] = Field(
+        (), title="grid of self-attention fractions", max_length=6, description="each with each of the other"
+    )
+
     @model_validator(mode="after")
     def _numbers(self) -> Self:
         if any(not 0 <= value <= 1 for _, _, value in self.own_cross):
@@ -92,14 +100,28 @@ class PromptToPrompt(TextToImage):
             raise ValueError("The weight of a word lies between -2 and 10.")
         return self
 
+    def lines(self) -> list[tuple[int, float, float]]:
+        """(prompt, cross-attention fraction, self-attention fraction) of all rows. The source comes first, then the
+        edits and, where its words are weighted, the source once more; in a grid, the first edit for each pair."""
+        if self.crosses and self.selves:
+            return [(0, 1.0, 1.0), *((1, c, s) for s in self.selves for c in self.crosses)]
+        again = [0] if any(p == 0 and value != 1 for p, _, value in self.weights) else []
+        return [(p, self.cross, self.self_fraction) for p in [0, *range(1, len(self.edits) + 1), *again]]
+
     def prompts(self) -> list[str]:
-        """The prompts of all rows: the source, the edits, and the source once more where its words are weighted."""
-        again = [self.prompt] if any(p == 0 and value != 1 for p, _, value in self.weights) else []
-        return [self.prompt, *self.edits, *again]
+        """The prompts of all rows."""
+        known = [self.prompt, *self.edits]
+        return [known[p] for p, _, _ in self.lines()]
+
+    def texts(self) -> list[str]:
+        return [*dict.fromkeys([self.prompt, *self.edits]), *([self.negative] if self.negative else [])]
 
     def singles(self) -> list[Self]:
         """One per picture of a run: each is part of the whole, which makes it."""
-        return [self] * len(self.prompts())
+        if not (self.crosses and self.selves):
+            return [self] * len(self.lines())
+        plain = {"crosses": (), "selves": ()}
+        return [self.but(cross=c, self_fraction=s, **plain) for _, c, s in self.lines()]
 
     def plan(self, schedule: Schedule) -> Plan:
         if self.sweep:
@@ -107,6 +129,8 @@ class PromptToPrompt(TextToImage):
         if RULES[self.rule].weak:
             raise RecipeError("Prompt-to-prompt has no autoguidance: take another rule.")
         row = self._row(schedule)
+        if not self.edits and self.crosses:
+            raise RecipeError("The grid of fractions needs an edited prompt.")
         if not isinstance(row.cond, str):
             raise RecipeError("Prompt-to-prompt edits plain prompts: parts joined by AND have no single attention.")
         return Plan(
@@ -122,6 +146,7 @@ class Prompted(Generated):
         alignments: one per edit.
     """
 
+    recipe: PromptToPrompt
     alignments: tuple[Alignment, ...] = ()
 
     def maps(self, step: int) -> Maps:
@@ -142,24 +167,23 @@ def edits_of(recipe: PromptToPrompt, text: Text) -> list[Edit]:
     Raises:
         RecipeError: for prompts that cannot be aligned, and words that a prompt does not have.
     """
-    prompts = recipe.prompts()
+    lines, prompts = recipe.lines(), recipe.prompts()
     made = []
-    for index in range(1, len(prompts)):
-        again = index > len(recipe.edits)  # the source once more, weighted
-        number = 0 if again else index
-        alignment = align(recipe.prompt, prompts[index], text, "replace" if again else recipe.method)
-        cross = torch.full((len(alignment.own),), steps_of(recipe.cross, recipe.steps))
+    for (number, fraction, self_fraction), prompt in list(zip(lines, prompts, strict=True))[1:]:
+        # The source beside itself, weighted, is aligned word by word.
+        alignment = align(recipe.prompt, prompt, text, recipe.method if number else "replace")
+        cross = torch.full((len(alignment.own),), steps_of(fraction, recipe.steps))
         weights = torch.ones(len(alignment.own))
         for values, kind in ((recipe.own_cross, "cross"), (recipe.weights, "weights")):
-            for prompt, word, value in values:
-                if prompt != number:
+            for whose, word, value in values:
+                if whose != number:
                     continue
-                tokens = _tokens(alignment.target, word, prompts[index])
+                tokens = _tokens(alignment.target, word, prompt)
                 if kind == "cross":
                     cross[tokens] = steps_of(value, recipe.steps)
                 else:
                     weights[tokens] = value
-        self_steps = steps_of(recipe.self_fraction, recipe.steps)
+        self_steps = steps_of(self_fraction, recipe.steps)
         made.append(Edit(alignment, cross, self_steps, weights, recipe.renormalise == "yes"))
     return made
 
@@ -168,13 +192,10 @@ def blend_of(recipe: PromptToPrompt, edits: list[Edit], text: Text) -> Blend | N
     """The local blend of a recipe, None where no word is chosen."""
     if not recipe.blend or not edits:
         return None
-    lists = [edits[0].alignment.source, *(e.alignment.target for e in edits)]
+    words = [edits[0].alignment.source, *(e.alignment.target for e in edits)]
     chosen: list[tuple[int, ...]] = []
-    for row, words in enumerate(lists):
-        number = 0 if row > len(recipe.edits) else row
-        picked = [
-            t for prompt, word in recipe.blend if prompt == number for t in _tokens(words, word, recipe.prompt)
-        ]
+    for (number, _, _), own, prompt in zip(recipe.lines(), words, recipe.prompts(), strict=True):
+        picked = [t for whose, word in recipe.blend if whose == number for t in _tokens(own, word, prompt)]
         chosen.append(tuple(picked))
     # An edit without a chosen word of its own is blended by the source's.
     chosen = [tokens or chosen[0] for tokens in chosen]
@@ -208,7 +229,8 @@ def run(
     """
     edits, (_, height, width) = edits_of(recipe, model.text), model.denoiser.shape
     blend = blend_of(recipe, edits, model.text)
-    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend)
+    # A grid of fractions has many rows, and nobody looks at their maps.
+    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps=not recipe.crosses)
     for event in run_rows(recipe, model, [control], prefixes):
         if isinstance(event, Generated):
             alignments = tuple(e.alignment for e in edits)

@@ -7,6 +7,6 @@ class Edits(Widget):
     """`{"prompts": [{"title": str, "words": [str]}], "weights": [[prompt, word, factor]], "fractions":
     [[prompt, word, fraction]], "blend": [[prompt, word]]}`.
 
-    A click on a word opens its sliders. Event `change`: `{"weights", "fractions", "blend"}` as above, after each
-    move; `rest` says that the hand let go.
+    A click on a word opens its sliders. Event `edited`: `{"weights", "fractions", "blend"}` as above, after each
+    move.
     """

@@ -16,8 +16,8 @@ function put(list, amount) {
   value = { ...value, [list]: amount === null ? others : [...others, [chosen.prompt, chosen.word, ...amount]] };
 }
 
-function tell(event) {
-  trigger(event, { weights: value.weights ?? [], fractions: value.fractions ?? [], blend: value.blend ?? [] });
+function tell() {
+  trigger('edited', { weights: value.weights ?? [], fractions: value.fractions ?? [], blend: value.blend ?? [] });
 }
 
 function badge(prompt, word) {
@@ -53,7 +53,7 @@ function draw() {
     fraction.disabled = !has.checked;
     fraction.value = entry('fractions')?.[2] ?? 0.3;
     fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
-    find('.own').hidden = chosen.prompt === 0;
+    for (const line of element.querySelectorAll('.own')) line.hidden = chosen.prompt === 0;
     blend.checked = Boolean(entry('blend'));
   }
   counters.draws += 1;
@@ -65,16 +65,19 @@ function badges() {
   fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
 }
 
+let dragged = false;
+weight.addEventListener('pointerdown', () => { dragged = true; });
+for (const end of ['pointerup', 'pointercancel', 'keydown']) weight.addEventListener(end, () => { dragged = false; });
 weight.addEventListener('input', () => {
-  // The notch at 1.
-  if (Math.abs(weight.value - 1) < 0.15) weight.value = 1;
+  // The notch at 1 holds a dragging hand; the arrow keys walk through it.
+  if (dragged && Math.abs(weight.value - 1) < 0.25) weight.value = 1;
   put('weights', Number(weight.value) === 1 ? null : [Number(weight.value)]);
   badges();
-  tell('change');
+  tell();
 });
-fraction.addEventListener('input', () => { put('fractions', [Number(fraction.value)]); badges(); tell('change'); });
-has.addEventListener('input', () => { put('fractions', has.checked ? [Number(fraction.value)] : null); draw(); tell('change'); });
-blend.addEventListener('input', () => { put('blend', blend.checked ? [] : null); draw(); tell('change'); });
+fraction.addEventListener('input', () => { put('fractions', [Number(fraction.value)]); badges(); tell(); });
+has.addEventListener('input', () => { put('fractions', has.checked ? [Number(fraction.value)] : null); draw(); tell(); });
+blend.addEventListener('input', () => { put('blend', blend.checked ? [] : null); draw(); tell(); });
 for (const bar of [weight, fraction]) bar.addEventListener('change', draw);
 
 function load() {

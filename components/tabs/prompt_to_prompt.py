@@ -1,0 +1,586 @@
+"""The tab Prompt-to-prompt: edit the words, keep the picture, and see where every word attends."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from components.charts import alignment_matrix
+from components.controls import control, listed, own_query
+from components.media import Media
+from components.pictures import (
+    FAST,
+    RUNNING,
+    Runs,
+    Screen,
+    follow_rule,
+    known_here,
+    more_settings,
+    seed_row,
+    solver_choice,
+)
+from components.readouts import LATEX, cost_line, film, lines, rule_panel, said, window_lines, word_list
+from components.widgets import Attention, Compare, Edits, Filmstrip, Stage, Sweep, Words
+from playground.backend import Backend, Failed, Preview, Result
+from playground.errors import PlaygroundError
+from playground.images.alignment import Alignment, Word, words_of
+from playground.images.models import TextToImageModel, Token
+from playground.images.prompt_to_prompt import Prompted, PromptToPrompt
+from playground.sharing.prompts import PromptViews
+
+TITLE = "Prompt-to-prompt"
+WITHOUT = ("sweep", "across", "values", "pictures", "weak_model", "crosses", "selves")
+NAMES = [name for name in PromptToPrompt.model_fields if name not in WITHOUT]
+HIDDEN = ("weights", "own_cross", "blend")  # made by the words' sliders, not typed
+LISTS = ("edits", *HIDDEN)
+
+GRID = (0.0, 0.4, 0.8, 1.0)
+"""The fractions of the grid, on both axes."""
+
+PLAIN: dict[str, Any] = {
+    "method": "auto",
+    "cross": 0.8,
+    "self_fraction": 0.4,
+    "weights": (),
+    "own_cross": (),
+    "blend": (),
+    "renormalise": "no",
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "Swap a word: the bicycle becomes a car": {
+        "prompt": "a cat riding a bicycle on the grass",
+        "edits": ("a cat riding a car on the grass",),
+    },
+    "Refine by place": {
+        "prompt": "a castle next to a river",
+        "edits": ("a castle next to a river in the snow", "a castle next to a river at sunset"),
+    },
+    "Refine by style": {
+        "prompt": "a castle next to a river",
+        "edits": ("a children's drawing of a castle next to a river", "a watercolour of a castle next to a river"),
+        "self_fraction": 0.3,
+    },
+    "More and less snow": {
+        "prompt": "a house in the snowy mountains",
+        "edits": ("a house in the snowy mountains", "a house in the snowy mountains"),
+        "weights": ((1, 4, -2.0), (2, 4, 5.0)),
+    },
+    "More and less stars": {
+        "prompt": "a rocket on a starry night",
+        "edits": ("a rocket on a starry night", "a rocket on a starry night"),
+        "weights": ((1, 4, -2.0), (2, 4, 5.0)),
+    },
+    "More and less rain": {
+        "prompt": "a car in the rainy city",
+        "edits": ("a car in the rainy city", "a car in the rainy city"),
+        "weights": ((1, 4, -2.0), (2, 4, 5.0)),
+    },
+    "Only there: local blend": {
+        "prompt": "a cat on the beach",
+        "edits": ("a dog on the beach",),
+        "self_fraction": 0.2,
+        "blend": ((0, 1), (1, 1)),
+    },
+    "Several words at once": {
+        "prompt": "a red car next to a house in the desert",
+        "edits": ("a blue bus next to a castle in the desert",),
+    },
+    "The prompt alone, nothing shared": {
+        "prompt": "a cat riding a bicycle on the grass",
+        "edits": ("a cat riding a car on the grass",),
+        "cross": 0.0,
+        "self_fraction": 0.0,
+    },
+}
+
+EQUATIONS = r"""
+In every layer, a place $i$ of the picture asks the words: $A_{ij} = \operatorname{softmax}_j\!\big(q_i \cdot k_j /
+\sqrt d\,\big)$ says how much of word $j$ it takes. Where words attend decides where things are, so the edited
+picture keeps its layout if it attends where the source did (Hertz et al. 2022):
+
+$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{in the first } \tau \text{ of the steps} \\
+A^{\text{edit}}_t & \text{after them} \end{cases}$$
+
+$M$ says which source token an edited token reads. Words that are new keep their own attention (refine). A word's
+weight $c$ scales its attention, $A^*_{ij} \leftarrow c_j A^*_{ij}$. Self-attention, place to place, can be the
+source's as well: it holds layout and shape.
+"""
+
+
+def recipe_of(values: tuple[Any, ...]) -> PromptToPrompt:
+    """The recipe that the controls describe."""
+    told = dict(zip(NAMES, values, strict=True))
+    return PromptToPrompt.make(**told | {name: listed(told[name]) for name in LISTS})
+
+
+def shown_value(name: str, value: Any) -> Any:
+    """A field's value as its control shows it."""
+    if name == "edits":
+        return "\n".join(value)
+    return (json.dumps(value) if value else "") if name in HIDDEN else value
+
+
+def words_in(prompts: list[str], model: TextToImageModel) -> list[list[Word]]:
+    """The words of each prompt that the model reads."""
+    reader = model.text.encoders[0]
+    return [words_of(prompt, reader.tokens(prompt)) for prompt in prompts]
+
+
+def carried(entries: list[Any], before: list[list[str]], after: list[list[str]]) -> list[Any]:
+    """(prompt, word, ...) entries for prompts that were typed anew: each follows its word, or goes with it."""
+    kept = []
+    for prompt, word, *rest in entries:
+        if not (prompt < min(len(before), len(after)) and word < len(before[prompt])):
+            continue
+        places = [i for i, text in enumerate(after[prompt]) if text == before[prompt][word]]
+        if places:
+            kept.append([prompt, min(places, key=lambda i: abs(i - word)), *rest])
+    return kept
+
+
+def fitting(recipe: PromptToPrompt, words: list[list[Word]]) -> PromptToPrompt:
+    """Without what is said of words that the prompts, in the middle of being typed, do not have."""
+
+    def there(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(e for e in entries if e[0] < len(words) and e[1] < len(words[e[0]]))
+
+    return recipe.but(**{name: there(getattr(recipe, name)) for name in HIDDEN})
+
+
+def edits_value(recipe: PromptToPrompt, words: list[list[Word]]) -> dict[str, Any]:
+    """The value of the words' sliders."""
+    titles = ["source", *(f"edit {i}" for i in range(1, len(words)))]
+    return {
+        "prompts": [{"title": t, "words": [w.text for w in own]} for t, own in zip(titles, words, strict=True)],
+        "weights": recipe.weights,
+        "fractions": recipe.own_cross,
+        "blend": recipe.blend,
+    }
+
+
+def row_titles(recipe: PromptToPrompt) -> list[str]:
+    """The names of a run's pictures."""
+    titles = []
+    for i, (number, _, _) in enumerate(recipe.lines()):
+        titles.append("source" if i == 0 else f"edit {number}" if number else "source, weighted")
+    return titles
+
+
+def readings(alignment: Alignment, source: list[Token], target: list[Token]) -> dict[int, str]:
+    """For each token of an edited prompt's words, in words, what it reads."""
+    told = {}
+    for token, read in alignment.pairs():
+        if not read:
+            told[token] = "new: keeps its own attention"
+        else:
+            names = [f"“{source[i].text}”" + (f" ({share:.0%})" if share < 1 else "") for i, share in read]
+            told[token] = "reads " + " + ".join(names)
+    return told
+
+
+def alignment_chips(alignment: Alignment, source: list[Token], target: list[Token]) -> str:
+    """Which token reads which, as HTML; tokens are escaped."""
+    told = readings(alignment, source, target)
+    chips = []
+    for token, what in told.items():
+        fresh = what.startswith("new")
+        same = what == f"reads “{target[token].text}”"
+        kind = "new" if fresh else "same" if same else "other"
+        arrow = "new" if fresh else "=" if same else "← " + what.removeprefix("reads ")
+        chips.append(
+            f'<span class="dp-chip dp-chip-{kind}" title="{html.escape(what)}"><b>{html.escape(target[token].text)}'
+            f"</b> {html.escape(arrow)}</span>"
+        )
+    read = {i for _, pairs in alignment.pairs() for i, _ in pairs}
+    gone = [source[i].text for word in alignment.source for i in word.tokens if i not in read]
+    left = f"<p>No longer read: {html.escape(', '.join(gone))}.</p>" if gone else ""
+    words = "as many words on both sides" if len(alignment.source) == len(alignment.target) else "words were added"
+    if alignment.method == "replace":
+        words = "words are swapped"
+    return f'<p>{alignment.method}: {words}.</p><div class="dp-chips">{"".join(chips)}</div>{left}'
+
+
+def attention_value(result: Prompted, model: TextToImageModel, token: str) -> dict[str, Any]:
+    """The attention viewer's value."""
+    reader = model.text.encoders[0]
+    tokens = [reader.tokens(prompt) for prompt in result.recipe.prompts()]
+    rows = []
+    for i, (title, own) in enumerate(zip(row_titles(result.recipe), tokens, strict=True)):
+        told = readings(result.alignments[i - 1], tokens[0], own) if i else {}
+        chips = [
+            {
+                "text": t.text,
+                "kind": t.kind,
+                "fresh": told.get(k, "").startswith("new"),
+                "reads": told.get(k, ""),
+            }
+            for k, t in enumerate(own)
+            if t.kind != "padding"
+        ]
+        url = Media.url(token, f"picture-{i}.png")
+        rows.append({"title": f"{title}: {result.recipe.prompts()[i]}", "url": url, "tokens": chips})
+    grids = sorted(result.maps(0).before, key=lambda g: -g[0] * g[1])
+    return {
+        "url": Media.url(token, "attention.bin"),
+        "steps": len(result.trace),
+        "grids": [f"{h}x{w}" for h, w in grids],
+        "rows": rows,
+        "note": f"Hover or focus a word. The run and its maps take {result.nbytes / 2**20:.1f} MB of memory.",
+    }
+
+
+def shown_tokens(result: Prompted, model: TextToImageModel) -> int:
+    """Tokens before the padding, in the longest prompt."""
+    reader = model.text.encoders[0]
+    counts = [sum(t.kind != "padding" for t in reader.tokens(p)) for p in result.recipe.prompts()]
+    return max(counts)
+
+
+def grid_tiles(recipe: PromptToPrompt, token: str | None = None) -> dict[str, Any]:
+    """The grid's value: cross-attention fraction from left to right, self-attention fraction downwards."""
+    tiles = []
+    for i, (s, c) in enumerate((s, c) for s in GRID for c in GRID):
+        url = Media.url(token, f"picture-{i + 1}.png") if token else None
+        tiles.append({"value": {"cross": c, "self_fraction": s}, "label": f"cross {c:g} · self {s:g}", "url": url})
+    return {
+        "axis": "fractions of cross- and self-attention",
+        "tiles": tiles,
+        "columns": len(GRID),
+        "selected": {"cross": recipe.cross, "self_fraction": recipe.self_fraction},
+        "caption": "",
+    }
+
+
+# In the browser alone: the tile of the fractions that the controls show is marked, whatever moved them.
+MARK = "(cross, self_fraction, grid) => ({...grid, selected: {cross, self_fraction}})"
+
+
+def quick(recipe: PromptToPrompt, pace: float) -> PromptToPrompt:
+    """What runs while a hand moves: as many steps as fit into a quarter of a second.
+
+    Args:
+        pace: seconds per sample-forward, as measured in earlier runs.
+    """
+    steps = max(4, min(8, round(0.25 / (2 * len(recipe.lines()) * pace))))
+    return recipe.but(steps=min(recipe.steps, steps))
+
+
+def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+    default = PromptToPrompt(model=next(iter(backend.models)))
+    shown = gr.State("")  # the token of the run on show
+    typed = gr.State([])  # the words that the sliders stand for
+
+    # --- layout ---------------------------------------------------------------------------------------
+    with gr.Row(elem_classes="dp-columns"):
+        with gr.Column(elem_classes="dp-card dp-controls"):
+            c: dict[str, Any] = {}
+            c["prompt"] = control(PromptToPrompt, "prompt", lines=2, max_length=1000)
+            c["edits"] = control(
+                PromptToPrompt,
+                "edits",
+                value=shown_value("edits", default.edits),
+                lines=3,
+                max_lines=3,
+                max_length=3000,
+                info="one per line, three at most; each is a picture beside the source",
+            )
+            words = Words(elem_id="p2p-words")
+            c["cross"] = control(PromptToPrompt, "cross")
+            c["self_fraction"] = control(PromptToPrompt, "self_fraction")
+            gr.Markdown("#### Words")
+            sliders = Edits(elem_id="p2p-edits")
+            c["threshold"] = control(PromptToPrompt, "threshold")
+            c["renormalise"] = control(PromptToPrompt, "renormalise")
+            c["method"] = control(PromptToPrompt, "method")
+            for name in HIDDEN:
+                c[name] = control(PromptToPrompt, name, value="", visible="hidden")
+            c["w"] = control(PromptToPrompt, "w")
+            both = gr.HTML(said(default), elem_classes="dp-readout", elem_id="p2p-conventions")
+            dice = seed_row(PromptToPrompt, c)
+            c["steps"] = control(PromptToPrompt, "steps")
+            solver_choice(PromptToPrompt, c)
+            more = more_settings(PromptToPrompt, c, backend, pictures=False)
+        with gr.Column(elem_classes="dp-picture"):
+            told = gr.HTML(elem_classes="dp-note", elem_id="p2p-link-notes")
+            error = gr.HTML(elem_classes="dp-error", elem_id="p2p-error")
+            stage = Stage(elem_id="p2p-stage")
+            with gr.Row():
+                status = gr.HTML(elem_classes="dp-readout", elem_id="p2p-status")
+                stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="p2p-stop")
+            notes = gr.HTML(elem_classes="dp-note", elem_id="p2p-notes")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Where every word attends")
+                attention = Attention(elem_id="p2p-attention")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### Source, edit, difference")
+                look = gr.Slider(1, 3, 1, step=1, label="edit", visible=False, elem_id="p2p-look")
+                compare = Compare(elem_id="p2p-compare")
+        with gr.Column(elem_classes="dp-card dp-explain"):
+            gr.Markdown("#### What you see")
+            gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
+            formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="p2p-formula")
+            gr.Markdown("#### Try")
+            with gr.Row(elem_classes="dp-presets"):
+                presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
+            gr.Markdown("#### Which token reads which")
+            aligned = gr.HTML(elem_classes="dp-readout", elem_id="p2p-alignment")
+            matrix = gr.Plot(show_label=False, elem_id="p2p-matrix")
+    with gr.Row(elem_classes="dp-halves"):
+        with gr.Column(elem_classes="dp-card"):
+            gr.Markdown("#### How much of the attention: cross against self")
+            grid = Sweep(grid_tiles(default), elem_id="p2p-grid")
+            grid_button = gr.Button("Run the grid with these settings", size="sm", elem_id="p2p-grid-run")
+        with gr.Column(elem_classes="dp-card"):
+            gr.Markdown("#### Filmstrip: what every step believed")
+            row = gr.Slider(1, 5, 1, step=1, label="picture", elem_id="p2p-row")
+            strip = Filmstrip(elem_id="p2p-film")
+
+    controls = [c[name] for name in NAMES]
+
+    def owner(visitor: str | None) -> str:
+        """Under whose name results are kept, apart from those of other tabs."""
+        return f"{visitor or ''}/{PromptToPrompt.tab}"
+
+    def views_of(result: Prompted) -> PromptViews:
+        recipe = result.recipe
+        shown_now = shown_tokens(result, backend.model(recipe.model))
+        return PromptViews(result, lambda make: backend.call(make, recipe.model), shown_now)
+
+    # --- one run, from values to views ----------------------------------------------------------------
+    def of_edit(result: Prompted, model: TextToImageModel, token: str, number: int) -> dict[Any, Any]:
+        """What is shown of one edit, beside the source."""
+        if not result.alignments:
+            return {compare: {}, aligned: lines("There is no edited prompt yet."), matrix: None}
+        number = min(max(number, 1), len(result.alignments))
+        alignment, prompts = result.alignments[number - 1], result.recipe.prompts()
+        reader = model.text.encoders[0]
+        source, target = reader.tokens(prompts[0]), reader.tokens(prompts[number])
+        apart = float((result.pictures[number] - result.pictures[0]).abs().mean()) * 127.5
+        return {
+            compare: {
+                "pictures": [
+                    {
+                        "name": "difference",
+                        "url": Media.url(token, f"difference-{number}.png"),
+                        "help": "white: most",
+                    },
+                    {"name": "source", "url": Media.url(token, "picture-0.png"), "help": prompts[0]},
+                    {"name": row_titles(result.recipe)[number], "url": Media.url(token, f"picture-{number}.png")}
+                    | {"help": prompts[number]},
+                ],
+                "before": 1,
+                "caption": f"mean absolute difference from the source: {apart:.1f}/255",
+            },
+            aligned: alignment_chips(alignment, source, target),
+            matrix: alignment_matrix(alignment, source, target),
+        }
+
+    def show(event: Result, recipe: PromptToPrompt, visitor: str, row_now: float, number: float) -> dict[Any, Any]:
+        result, model = event.value, backend.model(recipe.model)
+        token = media.add(owner(visitor), views_of(result))
+        titles = row_titles(recipe)
+        pictures = [{"url": Media.url(token, f"picture-{i}.png"), "label": title} for i, title in enumerate(titles)]
+        index = min(int(row_now), len(titles)) - 1
+        noted = [note for text in recipe.texts() for note in model.text.notes(text)]
+        return {
+            stage: {"pictures": pictures, "live": False, "caption": " → ".join(recipe.prompts()[:2])},
+            status: lines(cost_line(result, model, event.reused)),
+            notes: lines(*dict.fromkeys(noted)),
+            shown: token,
+            attention: attention_value(result, model, token),
+            look: gr.Slider(maximum=max(2, len(titles) - 1), visible=len(titles) > 2),
+            row: gr.Slider(maximum=max(2, len(titles))),
+            strip: film(token, result, model, index, False),
+            **of_edit(result, model, token, int(number)),
+        }
+
+    def read(values: tuple[Any, ...]) -> tuple[PromptToPrompt, dict[Any, Any]]:
+        """The recipe, and what can be said of it before it has run."""
+        recipe = recipe_of(values)
+        told_now: dict[Any, Any] = {both: said(recipe)}
+        if recipe.model in backend.models:
+            model = backend.model(recipe.model)
+            recipe = fitting(recipe, words_in([recipe.prompt, *recipe.edits], model))
+            schedule = model.denoiser.schedule
+            told_now[more.window] = lines(*window_lines(recipe, recipe.plan(schedule), schedule))
+        return recipe, told_now
+
+    runs = Runs(
+        backend,
+        PromptToPrompt,
+        c,
+        NAMES,
+        Screen(stage, status, error, notes),
+        read,
+        show,
+        quick,
+        [both, more.window, shown, attention, look, row, strip, compare, aligned, matrix],
+        more=[row, look],
+        hidden=HIDDEN,
+    )
+    follow_rule(c, more, formula, backend)
+    stop.click(runs.stop, None, None, **FAST)
+
+    # --- the words and what is done to them ---------------------------------------------------------------
+    def retyped(before: list[list[str]], *values: Any) -> dict[Any, Any]:
+        """The prompts have changed: what was said of a word goes with it."""
+        try:
+            recipe = recipe_of(values)
+            words_now = words_in([recipe.prompt, *recipe.edits], backend.model(recipe.model))
+        except PlaygroundError:
+            return gr.skip()  # the run says what is wrong
+        texts = [[w.text for w in own] for own in words_now]
+        if texts == before:
+            return gr.skip()
+        kept = {name: carried([list(e) for e in getattr(recipe, name)], before, texts) for name in HIDDEN}
+        recipe = recipe.but(**kept)
+        return {
+            typed: texts,
+            sliders: edits_value(recipe, words_now),
+            **{c[name]: shown_value(name, getattr(recipe, name)) for name in HIDDEN},
+        }
+
+    of_words = [typed, sliders, *(c[name] for name in HIDDEN)]
+    prompts_changed = [c["prompt"].change, c["edits"].change, c["model"].change]
+    runs.then_move(
+        gr.on(prompts_changed, retyped, [typed, *controls], of_words, trigger_mode="always_last", **FAST)
+    )
+
+    def edited(event: gr.EventData) -> dict[Any, Any]:
+        """A slider of a word has moved. What a browser sends is not trusted: the recipe reads it."""
+        data = event._data
+        sent = {"weights": data.get("weights"), "own_cross": data.get("fractions"), "blend": data.get("blend")}
+        return {c[name]: json.dumps(value) if value else "" for name, value in sent.items()}
+
+    touched = sliders.edited(edited, None, [c[name] for name in HIDDEN], trigger_mode="always_last", **FAST)
+    runs.then_move(touched)
+
+    def take_example(event: gr.EventData) -> str:
+        return str(event._data["text"])[:1000]
+
+    def add_word(prompt: str, event: gr.EventData) -> str:
+        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
+
+    runs.then_start(words.example(take_example, None, c["prompt"], **FAST))
+    runs.then_start(words.word(add_word, c["edits"], c["edits"], **FAST))
+
+    # --- buttons ----------------------------------------------------------------------------------------
+    runs.then_start(dice)
+    for name, button in presets.items():
+
+        def press(model: str, wanted: dict[str, Any] = PLAIN | PRESETS[name]) -> dict[Any, Any]:
+            recipe = default.but(model=model, **wanted)
+            words_now = words_in([recipe.prompt, *recipe.edits], backend.model(model))
+            return {
+                typed: [[w.text for w in own] for own in words_now],
+                sliders: edits_value(recipe, words_now),
+                **{c[field]: shown_value(field, value) for field, value in wanted.items()},
+            }
+
+        fields = [c[field] for field in PLAIN | PRESETS[name]]
+        runs.then_start(button.click(press, c["model"], [typed, sliders, *fields], **FAST))
+
+    # --- the grid of fractions, a run of its own --------------------------------------------------------
+    def run_grid(request: gr.Request, *values: Any):
+        try:
+            recipe = read(values)[0].but(crosses=GRID, selves=GRID)
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        for event in backend.run(recipe, request.session_hash or "", f"{PromptToPrompt.tab}/grid"):
+            if isinstance(event, Preview):
+                yield {grid_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
+            elif isinstance(event, Result):
+                result, n = event.value, event.value.count
+                tiles = grid_tiles(recipe, media.add(owner(request.session_hash), views_of(result)))
+                tiles["caption"] = (
+                    f"“{recipe.prompt}” → “{recipe.edits[0]}”: {n.evaluations} model calls, {n.sample_forwards} "
+                    f"sample-forwards, {result.seconds:.2f} s for all {len(tiles['tiles'])} and the source"
+                )
+                yield {grid: tiles, error: ""}
+            elif isinstance(event, Failed):
+                yield {error: lines(event.text)}
+        yield {grid_button: gr.Button("Run the grid with these settings", interactive=True)}
+
+    grid_button.click(run_grid, controls, [grid, grid_button, error], **RUNNING)
+
+    def pick(event: gr.EventData) -> Any:
+        """The fractions of a tile that was clicked."""
+        taken = event._data["value"]
+        numbers = [taken.get(k) for k in ("cross", "self_fraction")] if isinstance(taken, dict) else []
+        return numbers if all(isinstance(v, int | float) for v in numbers) and numbers else gr.skip()
+
+    pair = [c["cross"], c["self_fraction"]]
+    runs.then_start(grid.pick(pick, None, pair, **(FAST | {"trigger_mode": "always_last"})))
+    gr.on([x.change for x in pair], None, [*pair, grid], grid, js=MARK, **FAST)
+
+    # --- looking closer at a finished run ---------------------------------------------------------------
+    def look_at(token: str, row_now: float, number: float) -> Any:
+        kept = media.get(token)
+        if not isinstance(kept, PromptViews):
+            return gr.skip()
+        result, model = kept.result, backend.model(kept.result.recipe.model)
+        index = min(int(row_now), len(result.pictures)) - 1
+        return {strip: film(token, result, model, index, False), **of_edit(result, model, token, int(number))}
+
+    looked = [look.input, look.release, row.input, row.release]
+    gr.on(looked, look_at, [shown, row, look], [strip, compare, aligned, matrix], **FAST)
+
+    # --- the same for programs --------------------------------------------------------------------------
+    def prompt_to_prompt(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
+        """The source's picture and its edits', as base64 PNG, from the fields of a PromptToPrompt recipe."""
+        if not isinstance(recipe, dict):
+            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
+        try:
+            made = PromptToPrompt.make(**recipe)
+            for event in backend.run(made, request.session_hash or "", f"{PromptToPrompt.tab}/api"):
+                if isinstance(event, Failed):
+                    raise gr.Error(event.text, print_exception=False)
+                if isinstance(event, Result):
+                    run = views_of(event.value)
+                    files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
+                    return {
+                        "pictures": [base64.b64encode(f).decode() for f in files],
+                        "rows": row_titles(made),
+                        "evaluations": event.value.count.evaluations,
+                        "sample_forwards": event.value.count.sample_forwards,
+                        "reused_steps": event.value.taken_over,
+                        "seconds": event.value.seconds,
+                        "link": "?" + urlencode(made.to_query()),
+                    }
+        except PlaygroundError as problem:
+            raise gr.Error(str(problem), print_exception=False) from None
+        raise gr.Error("The run was stopped.", print_exception=False)
+
+    gr.api(prompt_to_prompt, api_name="prompt_to_prompt", concurrency_limit=None)
+
+    # --- opening the page -------------------------------------------------------------------------------
+    def restore(request: gr.Request) -> dict[Any, Any]:
+        recipe, changed = PromptToPrompt.from_query(own_query(request, PromptToPrompt.tab))
+        recipe, missing = known_here(recipe, backend)
+        model = backend.model(recipe.model)
+        words_now = words_in([recipe.prompt, *recipe.edits], model)
+        return {
+            **{c[name]: shown_value(name, getattr(recipe, name)) for name in NAMES},
+            typed: [[w.text for w in own] for own in words_now],
+            sliders: edits_value(recipe, words_now),
+            words: word_list(model),
+            told: lines(*changed, *missing),
+        }
+
+    opened = page.load(restore, None, [*controls, typed, sliders, words, told], **FAST)
+    runs.then_start(opened)
+    c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
+
+    def left(request: gr.Request) -> None:
+        runs.live.forget(request.session_hash or "")
+        media.forget(owner(request.session_hash))
+
+    page.unload(left)
+    return controls
