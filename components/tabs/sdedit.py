@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from components.charts import tradeoff_curve
 from components.controls import control, marks, own_query
@@ -28,7 +30,7 @@ from components.pictures import (
     solver_choice,
 )
 from components.readouts import LATEX, cost_line, film, lines, number, rule_panel, said, window_lines, word_list
-from components.widgets import Compare, Filmstrip, Paint, Stage, Sweep, Words
+from components.widgets import Clouds, Compare, Filmstrip, Paint, Stage, Sweep, Words
 from playground.backend import Backend, Failed, Preview, Result
 from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
@@ -37,7 +39,9 @@ from playground.images.examples import EXAMPLES, pasted, stroked
 from playground.images.guides import open_picture, prepare
 from playground.images.sdedit import Edited, Level, SDEdit, level
 from playground.images.strengths import CONVENTIONS, level_of, settings
+from playground.images.tradeoff import LEVELS as MEASURED
 from playground.images.tradeoff import SEEDS, features, parts, realism, tradeoff, verifier_of
+from playground.plane.sdedit import PARTS, TARGET, edit_points, strokes
 from playground.recipes import TextToImage
 from playground.schedules import Schedule
 from playground.sharing.edits import EditViews
@@ -82,6 +86,18 @@ $$x_s \leftarrow m\, x_s + (1-m)\,\big(\alpha(s)\, x^{\text{guide}} + \sigma(s)\
 
 Repeats $K$ noise the result to $t_0$ again, with fresh noise.
 """
+
+MEASURE = (
+    f"Runs the settings at t₀ = {', '.join(f'{t:g}' for t in MEASURED)} for {SEEDS} seeds each: "
+    f"{len(MEASURED) * SEEDS} pictures. Faithful is a small distance to the guide; realistic is a small distance to "
+    "pictures that the model makes of the prompt alone."
+)
+
+PLANE = (
+    "Every point of a hasty drawing gets noise up to t₀ and follows the exact flow back (linear path, α = 1 − t₀, "
+    "σ = t₀; grey: the data). A point is two numbers and forgets sooner than a picture, whose layout many latents "
+    "carry."
+)
 
 
 def recipe_of(values: tuple[Any, ...], **more: Any) -> SDEdit:
@@ -206,6 +222,31 @@ def strip_tiles(result: Edited | None, token: str, row: int, selected: float) ->
     return {"axis": f"t0, seed {seed}", "tiles": tiles, "selected": chosen, "caption": caption}
 
 
+@lru_cache(maxsize=256)
+def plane_clouds(t0: float, seed: int) -> dict[str, Any]:
+    """The experiment in the plane at one level."""
+
+    def flat(points: Tensor) -> list[int]:
+        return (1000 * points).round().int().flatten().tolist()
+
+    guide, own = strokes()
+    made = edit_points(guide, t0, seed)
+    noised = "noised to t₀" if t0 < 1 else "noise alone"
+    return {
+        "clouds": [
+            {"name": "guide", "points": flat(made.guide)},
+            {"name": noised, "points": flat(made.noised)},
+            {"name": "taken back", "points": flat(made.result)},
+        ],
+        "parts": own.tolist(),
+        "names": list(PARTS),
+        "behind": flat(TARGET.data().sample(500, torch.Generator().manual_seed(0))),
+        "reach": 3.3,
+        "caption": f"t₀ = {t0:g}: distance to the guide {made.to_guide:.2f} (root mean square) · "
+        f"{made.typical:.0%} of the points are as probable as 99% of the data · NFE {made.count.evaluations}",
+    }
+
+
 def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
     default = SDEdit(model=next(iter(backend.models)))
@@ -250,11 +291,11 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 with gr.Column(elem_classes="dp-card", min_width=280):
                     gr.Markdown("#### Guide: paint, upload, or choose")
                     paint = Paint(elem_id="sdedit-paint")
-                with gr.Column(min_width=280):
+                with gr.Column(elem_classes="dp-card", min_width=280):
+                    gr.Markdown("#### Result")
                     stage = Stage(elem_id="sdedit-stage")
-                    with gr.Row():
-                        status = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-status")
-                        stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="sdedit-stop")
+                    status = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-status")
+                    stop = gr.Button("Stop", size="sm", elem_id="sdedit-stop")
                     guide_notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-guide-notes")
                     notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-notes")
             with gr.Column(elem_classes="dp-card"):
@@ -284,20 +325,25 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 with gr.Row(elem_classes="dp-presets"):
                     presets += [(kind, t0, gr.Button(f"t₀ = {t0:g}", size="sm", min_width=70)) for t0 in LEVELS]
     with gr.Row(elem_classes="dp-halves"):
-        with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Filmstrip: what every step believed")
-            look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="sdedit-look")
-            strip = Filmstrip(elem_id="sdedit-film")
-            everything = gr.Checkbox(
-                label="also compute the branches that guidance skipped",
-                info="costs model calls that the run did not need; they are counted apart",
-                elem_id="sdedit-everything",
-            )
-        with gr.Column(elem_classes="dp-card"):
+        with gr.Column(elem_classes="dp-card", min_width=340):
             gr.Markdown("#### Faithful or realistic: measured")
             measure = gr.Button(f"Measure eight t₀ over {SEEDS} seeds", size="sm", elem_id="sdedit-measure")
+            gr.HTML(f"<p>{MEASURE}</p>", elem_classes="dp-help")
             measured = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-measured")
-            curve = gr.Plot(show_label=False, elem_id="sdedit-curve")
+            curve = gr.Plot(show_label=False, visible=False, elem_id="sdedit-curve")
+        with gr.Column(elem_classes="dp-card", min_width=340):
+            gr.Markdown("#### The same in the plane, where the field is exact")
+            plane = Clouds(elem_id="sdedit-plane")
+            gr.HTML(f"<p>{PLANE}</p>", elem_classes="dp-help")
+    with gr.Column(elem_classes="dp-card"):
+        gr.Markdown("#### Filmstrip: what every step believed")
+        look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="sdedit-look")
+        strip = Filmstrip(elem_id="sdedit-film")
+        everything = gr.Checkbox(
+            label="also compute the branches that guidance skipped",
+            info="costs model calls that the run did not need; they are counted apart",
+            elem_id="sdedit-everything",
+        )
 
     controls = [c[name] for name in NAMES]
 
@@ -380,6 +426,21 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         hidden=HIDDEN,
     )
     follow_rule(c, more, formula, backend)
+
+    # --- the same in the plane --------------------------------------------------------------------------
+    def in_the_plane(t0: float | None, seed: float | None) -> Any:
+        try:
+            return plane_clouds(float(t0 or 0), int(seed or 0) % 2**31)
+        except PlaygroundError:
+            return gr.skip()  # a number that is no level: the run says so
+
+    gr.on(
+        [c["t0"].change, c["seed"].change],
+        in_the_plane,
+        [c["t0"], c["seed"]],
+        plane,
+        **(FAST | {"trigger_mode": "always_last"}),
+    )
 
     # --- strength in other programs ---------------------------------------------------------------------
     def converted(program: str, *values: Any) -> Any:
@@ -600,7 +661,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 f"{result.seeds} seeds.",
                 unread,
             ]
-            yield {measured: lines(*told_of), curve: tradeoff_curve(result), error: ""}
+            figure = gr.Plot(tradeoff_curve(result), visible=True)
+            yield {measured: lines(*told_of), curve: figure, error: ""}
         except PlaygroundError as problem:
             yield {error: lines(str(problem)), measured: ""}
         finally:
@@ -703,9 +765,10 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             rows[0]: strip_tiles(None, "", 0, recipe.t0),
             strength: strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule),
             told: lines(*changed),
+            plane: plane_clouds(recipe.t0, recipe.seed),
         }
 
-    opening = [*controls, words, paint, examples, rows[0], strength, told]
+    opening = [*controls, words, paint, examples, rows[0], strength, told, plane]
     opened = page.load(restore, None, opening, **FAST)
     runs.then_start(opened)
 

@@ -1,6 +1,7 @@
 """Parts of the page that Gradio does not have, each in a folder with its own HTML, CSS and JS."""
 
 from components.widgets.attention import Attention
+from components.widgets.clouds import Clouds
 from components.widgets.compare import Compare
 from components.widgets.edits import Edits
 from components.widgets.filmstrip import Filmstrip
@@ -14,6 +15,7 @@ from components.widgets.words import Words
 
 __all__ = [
     "Attention",
+    "Clouds",
     "Compare",
     "Edits",
     "Filmstrip",
