@@ -89,8 +89,8 @@ Repeats $K$ noise the result to $t_0$ again, with fresh noise.
 
 MEASURE = (
     f"Runs the settings at t₀ = {', '.join(f'{t:g}' for t in MEASURED)} for {SEEDS} seeds each: "
-    f"{len(MEASURED) * SEEDS} pictures. Faithful is a small distance to the guide; realistic is a small distance to "
-    "pictures that the model makes of the prompt alone."
+    f"{len(MEASURED) * SEEDS} pictures. Faithful means near the guide; realistic means near pictures that the model "
+    "makes of the prompt alone."
 )
 
 PLANE = (
@@ -320,10 +320,12 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="sdedit-formula")
             gr.Markdown("#### Try")
             presets: list[tuple[str, float, gr.Button]] = []
-            for kind in ("Stroke painting to image", *SCENES):
-                gr.Markdown(kind)
-                with gr.Row(elem_classes="dp-presets"):
-                    presets += [(kind, t0, gr.Button(f"t₀ = {t0:g}", size="sm", min_width=70)) for t0 in LEVELS]
+            with gr.Column(elem_id="sdedit-presets"):
+                for kind in ("Stroke painting to image", *SCENES):
+                    gr.Markdown(kind)
+                    with gr.Row(elem_classes="dp-presets"):
+                        for t0 in LEVELS:
+                            presets.append((kind, t0, gr.Button(f"t₀ = {t0:g}", size="sm", min_width=70)))
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card", min_width=340):
             gr.Markdown("#### Faithful or realistic: measured")
@@ -715,9 +717,10 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             raise gr.Error("The recipe must be an object of settings.", print_exception=False)
         visitor = request.session_hash or ""
         try:
-            given = dict(recipe)
+            given, done = dict(recipe), []
             if guide:
-                given["guide"] = backend.guides.put(open_picture(read_data(guide))[0], visitor)
+                picture, done = open_picture(read_data(guide))
+                given["guide"] = backend.guides.put(picture, visitor)
             if mask:
                 given["mask"] = backend.guides.put(open_picture(read_data(mask))[0].convert("L"), visitor)
             made = SDEdit.make(**given)
@@ -730,7 +733,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                     return {
                         "pictures": [base64.b64encode(f).decode() for f in files],
                         "distances": event.value.distances.tolist(),
-                        "told": event.value.told,
+                        "told": " ".join([*done, event.value.told]).strip(),
                         "evaluations": event.value.count.evaluations,
                         "sample_forwards": event.value.count.sample_forwards,
                         "seconds": event.value.seconds,

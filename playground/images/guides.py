@@ -61,7 +61,7 @@ def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
 
 
 def flat(picture: Image.Image, notes: list[str] | None = None) -> Image.Image:
-    """Any picture as RGB: 16-bit ones scaled down, transparent ones on white."""
+    """Any picture as RGB: 16-bit ones scaled down, transparent ones on white. What was done is noted."""
     notes = [] if notes is None else notes
     if picture.mode in ("I", "I;16", "I;16L", "I;16B", "F"):
         values = np.asarray(picture, dtype=np.float64)
@@ -74,6 +74,8 @@ def flat(picture: Image.Image, notes: list[str] | None = None) -> Image.Image:
             notes.append("Transparent parts are shown on white.")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
+    if picture.mode == "CMYK":
+        notes.append("Its CMYK colours were turned into RGB, without a colour profile.")
     return picture.convert("RGB")
 
 

@@ -46,6 +46,13 @@ def test_sixteen_bits_are_scaled_and_not_cut():
     assert "16 bits" in notes[0]
 
 
+def test_print_colours_are_converted_and_it_is_said():
+    picture, notes = open_picture(file(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG"))
+    red, green, blue = picture.getpixel((1, 1))
+    assert red > 200 and green < 60 and blue < 60
+    assert notes == ["Its CMYK colours were turned into RGB, without a colour profile."]
+
+
 def test_transparent_parts_are_white_and_it_is_said():
     layer = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     layer.putpixel((1, 0), (0, 0, 0, 0))
