@@ -40,6 +40,8 @@ def until(condition: Callable[[], Any], message: str = "it did not happen in tim
 class Tab:
     """A page with the tab open."""
 
+    kind: type[TextToImage] = TextToImage
+
     def __init__(self, page: Page):
         self.page = page
         self.picture = page.locator("#t2i-stage .picture img")
@@ -147,7 +149,7 @@ class Tab:
 
     def set(self, name: str, value: float) -> None:
         """Type a number into a control's box; again, if the box had only just appeared and forgot it."""
-        default = TextToImage.model_fields[name].default
+        default = self.kind.model_fields[name].default
         wanted = None if value == default else f"{value:g}"
 
         def taken() -> bool:
