@@ -71,7 +71,7 @@ class PlaneFlow(Guided):
         512, title="batch", ge=16, le=4096, json_schema_extra={"step": 16}, description="pairs (x₀, ε) per update"
     )
     train_steps: int = Field(
-        3000,
+        2800,
         title="updates",
         ge=1,
         le=50_000,
@@ -82,7 +82,7 @@ class PlaneFlow(Guided):
         0, title="training seed", ge=0, le=2**31 - 1, description="initial weights and the order of the data"
     )
     dropout: float = Field(
-        0.2,
+        0.5,
         title="class dropout",
         ge=0,
         le=1,
