@@ -88,9 +88,9 @@ Repeats $K$ noise the result to $t_0$ again, with fresh noise.
 """
 
 MEASURE = (
-    f"Runs the settings at t₀ = {', '.join(f'{t:g}' for t in MEASURED)} for {SEEDS} seeds each: "
-    f"{len(MEASURED) * SEEDS} pictures. Faithful means near the guide; realistic means near pictures that the model "
-    "makes of the prompt alone."
+    f"Runs the settings at t₀ = {', '.join(f'{t:g}' for t in MEASURED)} for {SEEDS} seeds each, "
+    f"{len(MEASURED) * SEEDS} pictures. Faithful means near the guide; realistic means near pictures that the "
+    "model makes of the prompt alone."
 )
 
 PLANE = (
@@ -717,7 +717,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             raise gr.Error("The recipe must be an object of settings.", print_exception=False)
         visitor = request.session_hash or ""
         try:
-            given, done = dict(recipe), []
+            given = dict(recipe)
+            done: list[str] = []
             if guide:
                 picture, done = open_picture(read_data(guide))
                 given["guide"] = backend.guides.put(picture, visitor)
