@@ -38,8 +38,10 @@ OPEN_TAB = """() => {
     let stayed = 0;
     const choose = () => {
         if (!wanted || stayed === 10 || window.__dpTouched) return;
-        const tab = [...document.querySelectorAll("[role=tab]")].find(t => t.textContent.trim() === wanted);
-        if (tab?.ariaSelected === "true") stayed += 1;
+        // On a narrow page the last tabs are in a menu.
+        const tabs = [...document.querySelectorAll("[role=tab], .overflow-dropdown button")];
+        const tab = tabs.find(t => t.textContent.trim() === wanted);
+        if (tab?.ariaSelected === "true" || tab?.classList.contains("selected")) stayed += 1;
         else tab?.click();
         setTimeout(choose, 50);
     };

@@ -195,12 +195,12 @@ class AttentionEdits(Control):
     def self_attention(self, probabilities: Tensor) -> Tensor:
         """Copy the source's self-attention, [B, heads, queries, queries], into the rows whose edit says so."""
         places = self._places(probabilities)
-        copied = [row for row, e in enumerate(self.edits, start=1) if self._asked[0].step < e.self_steps]
-        if not places or not copied:
+        if not places:
             return probabilities
         made = probabilities.clone()
-        for row in copied:
-            made[places[row]] = probabilities[places[0]]
+        for row, edit in enumerate(self.edits, start=1):
+            if self._asked[0].step < edit.self_steps:
+                made[places[row]] = probabilities[places[0]]
         return made
 
     @staticmethod
@@ -291,7 +291,8 @@ class _Explicit:
         **options: Any,
     ) -> Tensor:
         if not self.crosses and hidden_states.shape[1] > SELF_GRID:
-            # Large self-attention maps would not fit into memory, and are not edited.
+            # Large self-attention maps would not fit into memory, and are not edited. Smaller ones are made
+            # explicit also where nothing is copied: with one kernel all along, no edit changes a bit of the source.
             return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **options)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         batch = len(hidden_states)

@@ -328,3 +328,18 @@ def test_what_cannot_be_done_is_said(models, changes, words):
 def test_a_model_without_cross_attention_is_refused(large_models):
     with pytest.raises(ModelError, match="cross-attention"):
         edit_prompt(RECIPE, large_models["sd3"])
+
+
+def test_a_grid_of_fractions_is_its_single_runs_and_keeps_no_maps(models):
+    model, recipe = models["sd1"], RECIPE.but(steps=4)
+    grid = edit_prompt(recipe.but(crosses=(0.0, 0.5, 1.0), selves=(0.0, 1.0)), model)
+    assert len(grid.pictures) == 7 and grid.maps(0).before == {}
+    singles = grid.recipe.singles()
+    assert [(s.cross, s.self_fraction) for s in singles[1:]] == [
+        (c, s) for s in (0.0, 1.0) for c in (0.0, 0.5, 1.0)
+    ]
+    for k in (1, 3, 5, 6):
+        single = edit_prompt(singles[k], model)
+        torch.testing.assert_close(grid.latents[k], single.latents[1], rtol=0, atol=2e-4)
+        torch.testing.assert_close(grid.latents[0], single.latents[0], rtol=0, atol=2e-4)
+    assert len({tuple(p.flatten().tolist()) for p in grid.latents}) == 7

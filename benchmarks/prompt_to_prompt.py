@@ -1,0 +1,74 @@
+"""Prompt-to-prompt: a changed fraction repeats only the steps that it changes, and what keeping the maps costs.
+
+    python -m benchmarks.prompt_to_prompt
+
+recut_*: the cross-attention fraction from 0.8 to 0.6 of 20 steps. time_over_share is the time of the second run
+over its share of the work, as in `benchmarks.prefix`, and leaves out decoding. maps_ratio: a source and one edit
+whose fractions are 0, with all maps kept, over a plain batch of the same two prompts.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.common import STEPS, a_backend, alternate, ours, report
+from playground.images.models import TextToImageModel
+from playground.images.prompt_to_prompt import PromptToPrompt
+from playground.images.text_to_image import Generated
+from playground.images.text_to_image import run as run_rows
+from playground.plan import Plan
+from playground.schedules import Schedule
+
+ROUNDS = 7
+
+
+class Batch(PromptToPrompt):
+    """The same prompts and noise as a batch that shares nothing and keeps no maps."""
+
+    def plan(self, schedule: Schedule) -> Plan:
+        return Plan(tuple(replace(row, edit=None) for row in super().plan(schedule).rows))
+
+
+def plain(recipe: Batch, model: TextToImageModel) -> Generated:
+    """Run a batch to its end."""
+    *_, last = run_rows(recipe, model)
+    assert isinstance(last, Generated)
+    return last
+
+
+def main() -> None:
+    whole: list[float] = []
+    again: list[float] = []
+    with a_backend() as backend:
+        for i in range(ROUNDS + 1):
+            recipe = PromptToPrompt(steps=STEPS, seed=i)
+            ours(backend, recipe)
+            recut = ours(backend, recipe.but(cross=0.6))
+            full = ours(backend, recipe.but(cross=0.6, seed=1000 + i))
+            assert recut.taken_over == 12, recut.taken_over
+            if i:  # the first round warms up
+                again.append(recut.seconds - recut.decoding)
+                whole.append(full.seconds - full.decoding)
+        share = recut.count.sample_forwards / full.count.sample_forwards
+        seconds, total = statistics.median(again), statistics.median(whole)
+
+        model = backend.model(next(iter(backend.models)))
+        nothing: dict[str, Any] = {"steps": STEPS, "cross": 0.0, "self_fraction": 0.0}
+        kept, batch = alternate(
+            lambda i: ours(backend, PromptToPrompt(seed=2000 + i, **nothing)),
+            lambda i: plain(Batch(seed=2000 + i, **nothing), model),
+            rounds=ROUNDS,
+        )
+    report(
+        recut_evaluations=recut.count.evaluations,
+        recut_time_over_share=round(seconds / (share * total), 3),
+        maps_ratio=round(kept / batch, 3),
+        recut_seconds=round(seconds, 3),
+        seconds=round(total, 3),
+    )
+
+
+if __name__ == "__main__":
+    main()

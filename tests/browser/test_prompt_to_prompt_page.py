@@ -1,0 +1,172 @@
+"""The tab Prompt-to-prompt, as its visitors use it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+from visiting import until
+
+from components.tabs.prompt_to_prompt import GRID, PRESETS
+
+pytestmark = pytest.mark.browser
+SHORT = {"tab": "prompt-to-prompt", "steps": 4, "solver": "euler"}
+
+
+class Edited:
+    """The tab, open."""
+
+    def __init__(self, visited):
+        self.tab, self.page = visited, visited.page
+        self.status = self.page.locator("#p2p-status .prose")
+        self.error = self.page.locator("#p2p-error .prose")
+        self.pictures = self.page.locator("#p2p-stage .picture img")
+        self.words = self.page.locator("#p2p-edits .word")
+        self.attention = self.page.locator("#p2p-attention")
+        self.finished()
+
+    def control(self, name):
+        return self.page.locator(f"#prompt-to-prompt-{name}")
+
+    def finished(self, after=()):
+        """Until finished pictures other than these are on show: their addresses."""
+
+        def shown():
+            sources = [image.get_attribute("src") or "" for image in self.pictures.all()]
+            done = sources and all(s.startswith("media/") for s in sources) and sources != list(after)
+            return sources if done else None
+
+        found = until(shown, "no new pictures came")
+        expect(self.status).to_contain_text("NFE")
+        return found
+
+    def fraction(self, name, value):
+        box = self.control(name).locator("input[type=number]").first
+        box.fill(f"{value:g}")
+        box.press("Enter")
+
+
+@pytest.fixture
+def open_tab(visit):
+    def opened(**query):
+        lists = {k: json.dumps(v) if isinstance(v, list) else v for k, v in query.items()}
+        return Edited(visit(wait=False, **(SHORT | lists)))
+
+    return opened
+
+
+def test_a_cut_fraction_repeats_only_its_steps(open_tab):
+    at = open_tab(steps=10)
+    before = at.finished()
+    at.fraction("cross", 0.5)
+    at.finished(before)
+    expect(at.status).to_contain_text("reused 5 steps · 5 model calls (NFE)")
+    assert at.tab.link()["cross"] == "0.5"
+
+
+@pytest.mark.slow
+def test_a_words_map_is_laid_over_the_picture_without_a_call(open_tab):
+    at = open_tab()
+    until(lambda: at.page.evaluate("window.__dp['p2p-attention'].loads") >= 1)
+    asked = []
+    at.page.on("request", lambda request: asked.append(request.url))
+    word = at.attention.locator(".row").nth(1).locator(".word", has_text="dog")
+    word.hover()
+    expect(at.attention.locator(".row").nth(1).locator("canvas").first).to_be_visible()
+    expect(at.attention.locator(".about")).to_contain_text("reads “cat”")
+    at.attention.locator(".mean").uncheck()
+    for step in (2, 4):
+        at.attention.locator(".step").fill(str(step))
+    word.click()
+    at.attention.locator(".sheet").check()
+    expect(at.attention.locator(".row").first.locator(".sheet-words canvas")).to_have_count(7)
+    at.attention.locator(".kind").select_option("before")
+    grids = at.attention.locator(".grid option")
+    at.attention.locator(".grid").select_option(index=grids.count() - 1)
+    assert [url for url in asked if "media/" in url or "gradio_api" in url] == []
+
+
+@pytest.mark.slow
+def test_a_word_is_weighed_with_the_keys_and_the_link_restores_it(open_tab):
+    at = open_tab()
+    before = at.finished()
+    at.words.filter(has_text="dog").click()
+    weight = at.page.locator("#p2p-edits .weight")
+    weight.focus()
+    for _ in range(12):
+        weight.press("ArrowRight")
+    expect(at.page.locator("#p2p-edits .line output").first).to_have_text("2.2")
+    until(lambda: at.tab.link().get("weights") == "[[1,1,2.2]]")
+    changed = at.finished(before)
+    again = open_tab(weights=[[1, 1, 2.2]])
+    expect(again.words.filter(has_text="dog")).to_contain_text("× 2.2")
+    assert again.tab.png(again.finished()[1]) == at.tab.png(changed[1])
+    # The words are typed anew: the weight goes with its word.
+    before = again.finished()
+    again.control("edits").locator("textarea").fill("a big dog on the grass")
+    until(lambda: again.tab.link().get("weights") == "[[1,2,2.2]]")
+    again.finished(before)
+    expect(again.error).to_be_hidden()
+    again.control("edits").locator("textarea").fill("a cat on the grass")
+    until(lambda: "weights" not in again.tab.link())
+
+
+@pytest.mark.slow
+def test_edits_are_lines_and_each_is_a_picture(open_tab):
+    at = open_tab(edits=["a dog on the grass", "a bird on the grass"])
+    assert len(at.finished()) == 3
+    expect(at.page.locator("#p2p-alignment")).to_contain_text("← “cat”")
+    before = at.finished()
+    at.control("edits").locator("textarea").fill("")
+    until(lambda: len(at.finished(before)) == 1)
+    expect(at.page.locator("#p2p-alignment")).to_contain_text("There is no edited prompt yet.")
+    at.control("edits").locator("textarea").fill("1\n2\n3\n4")
+    expect(at.error).to_contain_text("edited prompts")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_runs(open_tab, name):
+    at = open_tab()
+    before = at.finished()
+    at.page.get_by_role("button", name=name, exact=True).click()
+    sources = at.finished(before)
+    assert len(sources) == 1 + len(PRESETS[name]["edits"])
+    expect(at.error).to_be_hidden()
+    files = {at.tab.png(s) for s in sources}
+    assert len(files) == len(sources)
+    assert at.tab.link().get("prompt", "a cat on the grass") == PRESETS[name]["prompt"]
+
+
+@pytest.mark.slow
+def test_the_grid_of_fractions_runs_and_a_click_takes_its_pair(open_tab):
+    at = open_tab(steps=3)
+    before = at.finished()
+    at.page.locator("#p2p-grid-run").click()
+    tiles = at.page.locator("#p2p-grid .tile")
+    until(lambda: tiles.locator("img").count() == len(GRID) ** 2)
+    tiles.nth(0).click()
+    at.finished(before)
+    link = at.tab.link()
+    assert link["cross"] == "0" and link["self_fraction"] == "0"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"prompt": "cat " * 60}, "tokens and the model reads"),
+        ({"prompt": "a cat AND a dog"}, "parts joined by AND"),
+        ({"rule": "auto"}, "no autoguidance"),
+    ],
+)
+def test_what_cannot_be_done_is_said(visit, query, said):
+    visited = visit(wait=False, **(SHORT | query))
+    expect(visited.page.locator("#p2p-error .prose")).to_contain_text(said)
+
+
+@pytest.mark.slow
+def test_the_tab_fits_a_phone(visit):
+    at = Edited(visit(wait=False, width=390, height=844, **SHORT))
+    assert at.page.evaluate("document.documentElement.scrollWidth") <= 390
