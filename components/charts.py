@@ -176,7 +176,7 @@ def training_loss(history: Sequence[tuple[int, float, float]]) -> go.Figure:
 
 
 def tradeoff_curve(curve: Tradeoff) -> go.Figure:
-    """Mean distance to the guide over t0 with its spread over the seeds, and realism where it was measured."""
+    """Mean distance to the guide over t0 with its spread over the seeds, and perceptually where it was measured."""
     figure = _figure(300)
     figure.add_scatter(
         x=curve.t0,
@@ -188,20 +188,48 @@ def tradeoff_curve(curve: Tradeoff) -> go.Figure:
         line={"color": PALETTE["data"], "width": 2},
         hovertemplate="t₀ = %{x:g}: %{y:.1f} ± %{customdata:.1f}<extra>L2 in 1/255</extra>",
     )
-    if curve.realism:
+    figure.update_layout(xaxis_title="t₀ (faithful → realistic)", yaxis_title="L2 to the guide, 1/255")
+    if curve.perceptual:
         figure.add_scatter(
             x=curve.t0,
-            y=curve.realism,
-            name="distance to text to image (right)",
+            y=curve.perceptual,
+            name="perceptual (right)",
             mode="lines+markers",
-            line={"color": PALETTE["guided"], "width": 2, "dash": "dash"},
+            line={"color": PALETTE["learned"], "width": 2, "dash": "dash"},
             yaxis="y2",
-            hovertemplate="t₀ = %{x:g}: %{y:.3g}<extra>verifier features</extra>",
+            hovertemplate="t₀ = %{x:g}: %{y:.3g}<extra>verifier's layers</extra>",
+        )
+        figure.update_layout(
+            yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": "verifier's layers"}
+        )
+    return figure
+
+
+def tradeoff_plane(curve: Tradeoff) -> go.Figure:
+    """Distance to the guide, L2 and perceptual, against the distance to text to image; each point is a t0."""
+    figure = _figure(320)
+    for name, values, axis, colour in (
+        ("L2 in 1/255 (below)", curve.distance, "x", PALETTE["data"]),
+        ("perceptual (above)", curve.perceptual, "x2", PALETTE["learned"]),
+    ):
+        figure.add_scatter(
+            x=values,
+            y=curve.realism,
+            xaxis=axis,
+            customdata=curve.t0,
+            text=[f"{t:g}" for t in curve.t0],
+            textposition="top center",
+            name=name,
+            mode="lines+markers+text",
+            line={"color": colour, "width": 2},
+            hovertemplate="t₀ = %{customdata:g}: %{x:.3g}, realism %{y:.3g}<extra>" + name + "</extra>",
         )
     figure.update_layout(
-        xaxis_title="t₀ (faithful → realistic)",
-        yaxis_title="L2 to the guide, 1/255",
-        yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "title": "verifier features"},
+        xaxis_title="distance to the guide (faithful ←)",
+        xaxis2={"overlaying": "x", "side": "top", "showgrid": False},
+        yaxis_title="distance to text to image (realistic ↓)",
+        legend={"y": -0.2, "yanchor": "top"},
+        margin={"t": 28, "b": 70},
     )
     return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from components.charts import tradeoff_curve
+from components.charts import tradeoff_curve, tradeoff_plane
 from components.controls import control, marks, own_query
 from components.media import Media, data_url
 from components.pictures import (
@@ -40,7 +40,7 @@ from playground.images.guides import open_picture, prepare
 from playground.images.sdedit import Edited, Level, SDEdit, level
 from playground.images.strengths import CONVENTIONS, level_of, settings
 from playground.images.tradeoff import LEVELS as MEASURED
-from playground.images.tradeoff import SEEDS, features, parts, realism, tradeoff, verifier_of
+from playground.images.tradeoff import SEEDS, Tradeoff, judged, parts, tradeoff, verifier_of
 from playground.plane.sdedit import PARTS, TARGET, edit_points, strokes
 from playground.recipes import TextToImage
 from playground.schedules import Schedule
@@ -91,6 +91,15 @@ MEASURE = (
     f"Runs the settings at t₀ = {', '.join(f'{t:g}' for t in MEASURED)} for {SEEDS} seeds each, "
     f"{len(MEASURED) * SEEDS} pictures. Faithful means near the guide; realistic means near pictures that the "
     "model makes of the prompt alone."
+)
+
+JUDGED = (
+    "The verifier's layers give the perceptual distance to the guide, its features realism: the Fréchet distance "
+    f"to {SEEDS} text-to-image pictures of the same prompt, with independent components."
+)
+UNJUDGED = (
+    "Perceptual distance and realism are not measured: they need the scene verifier, and none lies beside this "
+    "model."
 )
 
 PLANE = (
@@ -333,6 +342,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             gr.HTML(f"<p>{MEASURE}</p>", elem_classes="dp-help")
             measured = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-measured")
             curve = gr.Plot(show_label=False, visible=False, elem_id="sdedit-curve")
+            faithful = gr.Plot(show_label=False, visible=False, elem_id="sdedit-faithful")
         with gr.Column(elem_classes="dp-card", min_width=340):
             gr.Markdown("#### The same in the plane, where the field is exact")
             plane = Clouds(elem_id="sdedit-plane")
@@ -655,27 +665,27 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                         raise RecipeError(event.text)
             if len(done) < len(runs):
                 raise RecipeError("The measurement was stopped.")
-            result = tradeoff(done)
             yield {measured: lines("the verifier looks at the pictures …")}
-            unread = look_at_realism(done, result, visitor, slot)
+            result = look_at_realism(done, visitor, slot)
+            against = gr.Plot(tradeoff_plane(result), visible=True) if result.realism else gr.Plot(visible=False)
             told_of = [
                 f"Spearman correlation of t₀ and mean distance: {number(result.correlation)}, "
                 f"{result.seeds} seeds.",
-                unread,
+                JUDGED if result.realism else UNJUDGED,
             ]
             figure = gr.Plot(tradeoff_curve(result), visible=True)
-            yield {measured: lines(*told_of), curve: figure, error: ""}
+            yield {measured: lines(*told_of), curve: figure, faithful: against, error: ""}
         except PlaygroundError as problem:
             yield {error: lines(str(problem)), measured: ""}
         finally:
             yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
 
-    def look_at_realism(done: list[Edited], result: Any, visitor: str, slot: str) -> str:
-        """Put realism on the curve; returns what is to be said about it."""
-        recipe = done[0].recipe
+    def look_at_realism(done: list[Edited], visitor: str, slot: str) -> Tradeoff:
+        """The curve, with what the verifier sees where one lies beside the model."""
+        recipe, curve = done[0].recipe, tradeoff(done)
         verifier = backend.compute(lambda: verifier_of(backend.models[recipe.model]))
         if verifier is None:
-            return "Realism is not measured: it needs the scene verifier, and none lies beside this model."
+            return curve
         fields = {n: getattr(recipe, n) for n in TextToImage.model_fields}
         real = []
         for first in range(0, SEEDS, 8):
@@ -683,14 +693,9 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             real += [e.value.pictures for e in backend.run(plain, visitor, slot) if isinstance(e, Result)]
         if len(real) < SEEDS // 8:
             raise RecipeError("The measurement was stopped.")
+        return backend.compute(lambda: judged(curve, done, real, verifier))
 
-        result.realism = backend.compute(lambda: realism(done, real, partial(features, verifier)))
-        return (
-            f"Realism: Fréchet distance to {SEEDS} text-to-image pictures of the same prompt in the verifier's "
-            "features, with independent components."
-        )
-
-    measure.click(run_measure, controls, [measure, measured, curve, error], **RUNNING)
+    measure.click(run_measure, controls, [measure, measured, curve, faithful, error], **RUNNING)
 
     # --- looking closer at a finished run ---------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool) -> Any:

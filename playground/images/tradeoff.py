@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -27,15 +27,16 @@ class Tradeoff:
         t0: noise levels.
         distance: mean distance to the guide over the seeds, L2 in 1/255 (`Edited.distances`).
         spread: its standard deviation over the seeds.
-        realism: distance to text to image in the verifier's features (`gaussian_distance`), empty where there is
-            no verifier.
         seeds: how many.
+        perceptual: mean distance to the guide in the verifier's layers (`perceptual`), empty where there is no
+            verifier; realism: distance to text to image in its features (`realism`), likewise.
     """
 
     t0: list[float]
     distance: list[float]
     spread: list[float]
     seeds: int
+    perceptual: list[float] = field(default_factory=list)
     realism: list[float] = field(default_factory=list)
 
     @property
@@ -77,12 +78,47 @@ def verifier_of(folder: str) -> Verifier | None:
     return Verifier.load(home) if (home / "config.json").is_file() else None
 
 
+def _fitted(pictures: Tensor) -> Tensor:
+    """Pictures [R, 3, H, W] brought to the verifier's 128 x 128 pixels."""
+    if pictures.shape[-2:] == (128, 128):
+        return pictures
+    return torch.nn.functional.interpolate(pictures, (128, 128), mode="bilinear", antialias=True)
+
+
 @torch.no_grad()
 def features(verifier: Verifier, pictures: Tensor) -> Tensor:
-    """[R, D] of pictures [R, 3, H, W] in [-1, 1], brought to the verifier's 128 x 128 pixels."""
-    if pictures.shape[-2:] != (128, 128):
-        pictures = torch.nn.functional.interpolate(pictures, (128, 128), mode="bilinear", antialias=True)
-    return torch.cat([verifier(part).whole.float() for part in pictures.split(32)])
+    """[R, D] of pictures [R, 3, H, W] in [-1, 1]."""
+    return torch.cat([verifier(part).whole.float() for part in _fitted(pictures).split(32)])
+
+
+@torch.no_grad()
+def perceptual(verifier: Verifier, pictures: Tensor, guide: Tensor) -> Tensor:
+    """[R] how different pictures [R, 3, H, W] look from a guide [3, H, W], to the verifier.
+
+    Zhang et al. 2018 ("The unreasonable effectiveness of deep features", eq. 1) with all weights 1: the features at
+    each place, made to length 1, squared difference, mean over the places, sum over the layers.
+    """
+
+    def layers(x: Tensor) -> list[Tensor]:
+        return [torch.nn.functional.normalize(m.float(), dim=1) for m in verifier(_fitted(x)).maps]
+
+    theirs = layers(guide[None])
+
+    def compared(part: Tensor) -> Tensor:
+        pairs = zip(layers(part), theirs, strict=True)
+        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+
+    return torch.cat([compared(part) for part in pictures.split(32)])
+
+
+def judged(curve: Tradeoff, strips: Sequence[Edited], real: Sequence[Tensor], verifier: Verifier) -> Tradeoff:
+    """The curve with what the verifier sees: `strips` as for `tradeoff`, `real` as for `realism`."""
+    guides = [s.guide for s in strips if s.guide is not None]
+    seen = [perceptual(verifier, s.pictures, g) for s, g in zip(strips, guides, strict=True)]
+    means = torch.cat(seen).view(-1, len(curve.t0)).mean(0).tolist()
+    return replace(
+        curve, perceptual=means, realism=realism(strips, real, lambda pictures: features(verifier, pictures))
+    )
 
 
 def realism(strips: Sequence[Edited], real: Sequence[Tensor], see: Callable[[Tensor], Tensor]) -> list[float]:

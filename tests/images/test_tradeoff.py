@@ -12,7 +12,9 @@ from playground.images.sdedit import Edited, SDEdit, edit
 from playground.images.tradeoff import (
     features,
     gaussian_distance,
+    judged,
     parts,
+    perceptual,
     realism,
     spearman,
     tradeoff,
@@ -81,6 +83,47 @@ def test_realism_is_zero_for_the_same_pictures_and_grows_with_a_shift():
     assert same == pytest.approx(0, abs=1e-5)
     assert near == pytest.approx(48**0.5) and far == pytest.approx(3 * 48**0.5)
     assert gaussian_distance(real.flatten(1), 2 * real.flatten(1)) > 0
+
+
+def small_verifier() -> Verifier:
+    torch.manual_seed(0)
+    names = dict.fromkeys(("nouns", "colours", "relations", "backgrounds", "styles"), ("a", "b"))
+    return Verifier(Labels(**names, counts=(1, 2)), (8, 8, 16, 16), 12).eval()
+
+
+def test_perceptual_distance_is_zero_for_the_guide_and_grows_with_what_is_seen():
+    verifier = small_verifier()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 128), torch.linspace(-1, 1, 128), indexing="ij")
+    guide = torch.stack([x, y, x * y])
+    other = torch.stack([guide, guide + 0.02 * torch.randn(3, 128, 128), torch.randn(3, 128, 128)])
+    same, near, far = perceptual(verifier, other, guide).tolist()
+    assert same == pytest.approx(0, abs=1e-9) and 0 < near < far
+    # By hand: |a/|a| - b/|b||^2 = 2 - 2 cos, at each place; a place without any feature has no direction.
+    total = 0.0
+    with torch.no_grad():
+        for one, two in zip(*(verifier(p[None]).maps for p in (other[2], guide)), strict=True):
+            cosine = torch.nn.functional.cosine_similarity(one, two, dim=1)
+            there = [(m.norm(dim=1) > 0).float() for m in (one, two)]
+            total += float((there[0] + there[1] - 2 * cosine).mean())
+    assert far == pytest.approx(total, rel=1e-4)
+
+
+def test_what_the_verifier_sees_joins_the_curve():
+    verifier = small_verifier()
+    torch.manual_seed(1)
+    guide = torch.rand(3, 64, 64) * 2 - 1
+    noise = torch.randn(4, 3, 64, 64)
+    pictures = torch.stack([guide + s * n for n in noise for s in LEVELS])
+    made = strip(SDEdit(strip=LEVELS, pictures=4), [0] * 12)
+    made.guide, made.pictures = guide, pictures.clamp(-1, 1)
+    curve = tradeoff([made])
+    both = judged(curve, [made], [torch.rand(4, 3, 64, 64)], verifier)
+    assert both.distance == curve.distance and curve.perceptual == curve.realism == []
+    assert both.perceptual == sorted(both.perceptual) and both.perceptual[0] > 0
+    by_level = [perceptual(verifier, made.pictures[i::3], guide).mean().item() for i in range(3)]
+    assert both.perceptual == pytest.approx(by_level, rel=1e-4)
+    real = features(verifier, torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(5)))
+    assert len(both.realism) == 3 and all(r > 0 for r in both.realism) and real.shape == (4, 12 + 16)
 
 
 def test_a_verifier_is_found_beside_a_model_and_sees_pictures_of_any_size(tmp_path):
