@@ -24,7 +24,7 @@ from playground.plane.metrics import errors_against_nfe
 from playground.plane.pictures import picture_as_points
 from playground.plane.point import ask_point
 from playground.plane.quality import distance
-from playground.plane.recipe import WORD_LIMIT, PlaneFlow, impossible
+from playground.plane.recipe import SAMPLERS, STEPPINGS, WORD_LIMIT, PlaneFlow, impossible
 from playground.plane.targets import LINES, TITLES, decode_mixture, decode_points, encode_mixture, encode_points
 from playground.plane.views import FlowViews, keys, reasons
 from playground.recipes import rule_fields
@@ -144,7 +144,7 @@ class Pace:
     def quick(self, recipe: PlaneFlow) -> PlaneFlow:
         """The same with as many particles as fit into a fifth of a second."""
         most = int(0.2 / (self.seconds * self._work(recipe)))
-        return recipe.but(particles=max(150, min(recipe.particles, 600, most)))
+        return recipe.but(particles=max(150, min(recipe.particles, 1000, most)))
 
 
 def lines(*sentences: str) -> str:
@@ -208,7 +208,8 @@ def choices_of(name: str, titles: dict[Any, str], refused: dict[str, str]) -> li
 
 
 TARGET_TITLES = dict(TITLES)
-SOLVER_TITLES = {name: f"{s.title} (order {s.order})" for name, s in SOLVERS.items()}
+SOLVER_TITLES = {name: f"{SOLVERS[name].title} (order {SOLVERS[name].order})" for name in SAMPLERS}
+STEPPING_TITLES = {name: GRID_TITLES[name] for name in STEPPINGS}
 RULE_TITLES = {name: r.title for name, r in RULES.items()}
 
 
@@ -259,7 +260,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             with gr.Accordion("More: path, source, grid, particles", open=False):
                 choice("path", PATH_TITLES)
                 choice("source", {"gaussian": "Gaussian", "uniform": "uniform"})
-                choice("grid", GRID_TITLES)
+                choice("grid", STEPPING_TITLES)
                 choice(
                     "variable",
                     {"auto": "the solver's own", "sigma": "σ/α (EDM)", "t": "t", "snr": "α/σ"},
@@ -432,7 +433,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             "target": TARGET_TITLES,
             "source": {"gaussian": "Gaussian", "uniform": "uniform"},
             "path": PATH_TITLES,
-            "grid": GRID_TITLES,
+            "grid": STEPPING_TITLES,
             "solver": SOLVER_TITLES,
             "variable": {"auto": "the solver's own", "sigma": "σ/α (EDM)", "t": "t", "snr": "α/σ"},
             "label": labels,

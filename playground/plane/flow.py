@@ -32,6 +32,11 @@ FRAME_NUMBERS = 480_000
 """Frames times particles times coordinates at most, so that a flow stays below a megabyte."""
 
 
+SIGHT = 16.0
+"""Particles farther out than this are drawn here, long out of view: one that flies away must not coarsen the 16
+bits of the others."""
+
+
 class Cloud(Field):
     """A field of points that answers for whole clouds: a sample is `count` points, and shares one time.
 
@@ -117,8 +122,8 @@ class Flow:
         seconds."""
         solver_zoom = zoom(self.recipe.schedule(), self.solver_times)
         arrays = {
-            "frames": (self.frames / rows(self.zoom, self.frames)).numpy(),
-            "states": (self.states / rows(solver_zoom, self.states)).numpy(),
+            "frames": (self.frames / rows(self.zoom, self.frames)).clamp(-SIGHT, SIGHT).numpy(),
+            "states": (self.states / rows(solver_zoom, self.states)).clamp(-SIGHT, SIGHT).numpy(),
             "labels": self.labels.numpy().astype(np.int16),
         }
         return pack(
@@ -204,13 +209,13 @@ def source_noise(recipe: PlaneFlow, count: int) -> Tensor:
 
 
 def run(
-    recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES, noise: Tensor | None = None
+    recipe: PlaneFlow, field: Field | None = None, frames: int | None = None, noise: Tensor | None = None
 ) -> Iterator[Evaluated | Moving | Flow]:
     """Run a recipe; between any two evaluations something is yielded.
 
     Args:
         field: who answers; by default the exact field.
-        frames: at most how many frames.
+        frames: how many frames; by default FRAMES, or fewer where that would be more than FRAME_NUMBERS.
         noise: [N, D] of unit variance to start from instead of the source's own; N may be any number.
 
     Yields:
@@ -245,8 +250,8 @@ def run(
             yield Moving(len(states) - 1, recipe.steps, count, states[-1], row.times[event.step + 1])
         since = time.perf_counter()
     assert isinstance(event, Finished)
-    wanted = max(16, min(frames, FRAME_NUMBERS // (len(noise) * recipe.dimension)))
-    times = frame_times(schedule, row.times[0], row.times[-1], wanted)
+    frames = frames or max(16, min(FRAMES, FRAME_NUMBERS // (len(noise) * recipe.dimension)))
+    times = frame_times(schedule, row.times[0], row.times[-1], frames)
     path = torch.stack(states)
     variable = drawn_in(row.make_solver(schedule), schedule, solver_times)
     film = between(variable, solver_times, path, times)
@@ -265,7 +270,9 @@ def run(
     )
 
 
-def flow(recipe: PlaneFlow, field: Field | None = None, frames: int = FRAMES, noise: Tensor | None = None) -> Flow:
+def flow(
+    recipe: PlaneFlow, field: Field | None = None, frames: int | None = None, noise: Tensor | None = None
+) -> Flow:
     """Run a recipe to its end.
 
     Args:

@@ -40,8 +40,9 @@ class MLP(nn.Module):
     """(x, t, class) -> D numbers: `depth` hidden layers of `width` units with SiLU.
 
     x enters at unit size, with sines and cosines of it (a plain network is slow to learn features as fine as the
-    data's; Tancik et al. 2020, "Fourier features"); t as the angle atan(sigma/alpha), which runs from 0 at data to (nearly) 1 quarter turn at
-    noise on every path, and its harmonics; a class as one of `classes` + 1 indicators, the last for none.
+    data's; Tancik et al. 2020, "Fourier features"); t as the angle atan(sigma/alpha), which runs from 0 at data to
+    (nearly) 1 quarter turn at noise on every path, and its harmonics; a class as one of `classes` + 1 indicators,
+    the last for none.
     """
 
     HARMONICS = 4

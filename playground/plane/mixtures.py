@@ -141,7 +141,7 @@ class Mixture:
             alpha, sigma: [B], or [1] for rows that share their time, which is faster.
         """
         a, s = alpha.to(x), sigma.to(x)
-        answer = self._round_posterior if self.is_isotropic and len(a) == len(s) == 1 else self._posterior
+        answer = self._shared_posterior if len(a) == len(s) == 1 else self._posterior
         x0, eps = zip(*(answer(*part) for part in self._blocks(x, a, s)), strict=True)
         return torch.cat(x0), torch.cat(eps)
 
@@ -156,23 +156,31 @@ class Mixture:
             shift = shift + whitened @ (own.variances[:, d, None] * axis)
         return g @ own.means + a[:, None] * shift, s[:, None] * eps
 
-    def _round_posterior(self, x: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for Sigma_k = v_k I and one time: with S_k = a^2 v_k + s^2 a number per component, every sum
-        over components is linear in x, and one product with a table [K, 3 D + 2] gives them all."""
-        own = self._like(x)
-        v = own.variances[:, 0]
-        variance = a**2 * v + s**2
+    def _shared_posterior(self, x: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for one time: then S_k^-1 is a matrix per component, every sum over components is linear in x,
+        and one product with a table [K, 2 D (D + 1) + D] gives them all."""
+        own, dim = self._like(x), self.dim
+        variance = a**2 * own.variances + s**2
         floor = _positive(variance)
-        square = (x[:, :1] - a * own.means[:, 0]).square()
-        for d in range(1, self.dim):
-            square = square + (x[:, d : d + 1] - a * own.means[:, d]).square()
-        log_density = torch.addcmul(own.log_weights - 0.5 * self.dim * floor.log(), square, 1 / floor, value=-0.5)
+        scale = floor.rsqrt()
+        log_density = own.log_weights - 0.5 * floor.log().sum(-1)
+        for d in range(dim):
+            u = torch.addmm(-a * own.offsets[:, d] * scale[:, d], x, (own.axes[..., d] * scale[:, d, None]).T)
+            log_density = torch.addcmul(log_density, u, u, value=-0.5)
         g = torch.softmax(log_density, -1)
-        inverse = torch.where(variance > 0, 1 / floor, 0.0)[:, None]
-        moments = torch.cat([own.means, torch.ones_like(inverse)], 1)
-        table = torch.cat([own.means, inverse * moments, v[:, None] * inverse * moments], 1)
-        mean, scaled, one, shift, weight = (g @ table).split([self.dim, self.dim, 1, self.dim, 1], 1)
-        return mean + a * (weight * x - a * shift), s * (one * x - a * scaled)
+        # A point seen without noise (variance 0) is where the data is: nothing is left to correct.
+        weight = torch.where(variance > 0, 1 / floor, 0.0)
+        inverse = own.axes @ torch.diag_embed(weight) @ own.axes.mT
+        shift = own.axes @ torch.diag_embed(own.variances * weight) @ own.axes.mT
+        table = [
+            m for matrix in (inverse, shift) for m in (matrix.flatten(1), (matrix @ own.means[..., None])[..., 0])
+        ]
+        means, *sums = (g @ torch.cat([own.means, *table], 1)).split([dim, dim**2, dim, dim**2, dim], 1)
+        (q, m) = (
+            (matrix.unflatten(1, (dim, dim)) @ x[..., None])[..., 0] - a * moved
+            for matrix, moved in zip(sums[::2], sums[1::2], strict=True)
+        )
+        return means + a * m, s * q
 
     def divergences(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """The divergences of E[x_0 | x] and E[eps | x] at x [B, D] for alpha, sigma [B] or [1]: [B] each.

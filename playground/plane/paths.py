@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from playground.fields import Field, rows
-from playground.plane.flow import between, exact_field, flow, source_noise, zoom
+from playground.plane.flow import SIGHT, between, exact_field, flow, source_noise, zoom
 from playground.plane.packing import pack
 from playground.plane.recipe import PlaneFlow
 from playground.plane.reference import transported
@@ -30,7 +30,7 @@ class Film:
 
     def to_bytes(self) -> bytes:
         """For the page: the values divided by the zoom of their time; times, zoom and the point in the header."""
-        array = (self.values / rows(self.zoom, self.values)).numpy()
+        array = (self.values / rows(self.zoom, self.values)).clamp(-SIGHT, SIGHT).numpy()
         header = {} if self.point is None else {"point": list(self.point)}
         return pack({self.name: array}, times=self.times.tolist(), zoom=self.zoom.tolist(), **header)
 

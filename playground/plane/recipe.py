@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias, get_args
 from pydantic import Field, model_validator
 
 from playground.errors import RecipeError
-from playground.grids import make_grid
+from playground.grids import ALIGNED, GRIDS, make_grid
 from playground.guidance import RULES
 from playground.plan import Plan, Row
 from playground.plane.mixtures import Mixture
 from playground.plane.targets import LINES, TARGETS, decode_points, edited_mixture, point_target, word_target
-from playground.recipes import RECIPES, GridName, Guided, RuleName, SolverName
+from playground.recipes import RECIPES, Guided, RuleName
 from playground.schedules import CONTINUOUS, Schedule
 from playground.solvers import SOLVERS
+
+SAMPLERS = tuple(name for name, solver in SOLVERS.items() if not solver.needs_table)
+STEPPINGS = tuple(name for name in GRIDS if name not in ALIGNED)
+"""Solvers and time grids of the plane: none of its paths is a checkpoint's table of noise levels, which the others
+need."""
 
 if TYPE_CHECKING:
     TargetName: TypeAlias = str
     PathName: TypeAlias = str
+    SamplerName: TypeAlias = str
+    SteppingName: TypeAlias = str
 else:
+    SamplerName, SteppingName = Literal[*SAMPLERS], Literal[*STEPPINGS]
     TargetName = Literal[*TARGETS, *LINES, "word", "points", "mixture"]
     PathName = Literal[*CONTINUOUS]
 
@@ -89,7 +97,7 @@ class PlaneFlow(Guided):
         json_schema_extra={"step": 0.05},
         description="how often the class is hidden in training, so that one network knows c and u",
     )
-    solver: SolverName = Field("heun", title="solver", description="how one step follows the flow")
+    solver: SamplerName = Field("heun", title="solver", description="how one step follows the flow")
     variable: Literal["auto", "sigma", "t", "snr"] = Field(
         "auto",
         title="written in",
@@ -103,7 +111,7 @@ class PlaneFlow(Guided):
         json_schema_extra={"step": 0.05},
         description="fresh noise that a stochastic solver adds and removes; the others draw none",
     )
-    grid: GridName = Field("uniform", title="time grid", description="where the steps are placed")
+    grid: SteppingName = Field("uniform", title="time grid", description="where the steps are placed")
     steps: int = Field(
         24,
         title="steps",

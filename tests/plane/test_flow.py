@@ -7,10 +7,11 @@ from playground.fields import Count
 from playground.guidance import RULES
 from playground.noise import start_noise
 from playground.plane import PlaneFlow, exact_field, flow, impossible
-from playground.plane.flow import Cloud, between, run
+from playground.plane.flow import SIGHT, Cloud, between, run
 from playground.plane.metrics import sliced_wasserstein
 from playground.plane.mixtures import ExactField
 from playground.plane.packing import unpack
+from playground.plane.recipe import SAMPLERS
 from playground.plane.reference import transported
 from playground.plane.targets import encode_mixture, encode_points
 from playground.recipes import RECIPES, recipe_from_query
@@ -51,7 +52,7 @@ def test_every_path_ends_on_the_target(path, target):
     assert sliced_wasserstein(flow(recipe).x, truth) < 2 * sliced_wasserstein(other, truth) + 0.02
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_solver_is_counted_as_the_plan_says(name):
     if SOLVERS[name].minimum_steps > 5:
         pytest.skip("takes more steps")
@@ -63,6 +64,28 @@ def test_every_solver_is_counted_as_the_plan_says(name):
         return
     assert result.count == recipe.plan(recipe.schedule()).cost(recipe.schedule())
     assert result.states.shape == (6, 100, 2)
+
+
+def test_what_needs_a_checkpoints_table_is_not_offered():
+    missing = {name for name, solver in SOLVERS.items() if solver.needs_table}
+    assert missing and missing.isdisjoint(SAMPLERS) and set(SAMPLERS) | missing == set(SOLVERS)
+    assert not any(choice.startswith(("solver/diffusers", "grid/ays")) for choice in impossible(PlaneFlow()))
+    recipe, notes = PlaneFlow.from_query({"solver": min(missing), "grid": "ays_sdxl"})
+    assert recipe == PlaneFlow() and len(notes) == 2
+
+
+def test_a_particle_that_leaves_the_plane_costs_the_others_no_precision():
+    result = flow(PlaneFlow(particles=100, steps=4))
+    result.frames[10, 3] = 1e6
+    _, arrays = unpack(result.to_bytes())
+    torch.testing.assert_close(torch.from_numpy(arrays["frames"])[-1], result.x, rtol=0, atol=1e-3)
+    assert float(arrays["frames"].max()) == pytest.approx(SIGHT, rel=1e-3)
+
+
+def test_the_default_flow_is_at_most_a_megabyte():
+    for path in ("linear", "edm"):
+        assert len(flow(PlaneFlow(path=path)).to_bytes()) <= 1_000_000
+    assert len(flow(PlaneFlow(particles=10_000, steps=2)).to_bytes()) <= 1_000_000
 
 
 def test_guidance_doubles_sample_forwards_inside_its_window():

@@ -201,7 +201,8 @@ def test_one_time_for_all_rows_gives_the_same_posterior(mixture, a, s):
         mixture.posterior(x, a * one.expand(len(x)), s * one.expand(len(x))),
         strict=True,
     ):
-        torch.testing.assert_close(shared, own, rtol=1e-9, atol=1e-9)
+        # Far away log-densities are 1e8 and larger, which leaves 1e-8 of the weights to rounding.
+        torch.testing.assert_close(shared, own, rtol=1e-7, atol=1e-8)
 
 
 def test_single_precision_is_enough_near_clean_data():

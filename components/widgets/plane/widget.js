@@ -666,6 +666,7 @@ function arrived(name) {
     for (const part of ['.bar', '.ends', '.against']) find(part).hidden = false;
     counters.particles = flow.frames.shape[1];
     counters.frames = frameCount();
+    counters.flows = (counters.flows ?? 0) + 1;
     fit();
   }
   stale = { board: true, strip: true, cursor: true };
