@@ -24,16 +24,30 @@ README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
 
 
+def block(text: str) -> str:
+    """The one block with this text in it."""
+    (found,) = (b for b in BLOCKS if text in b)
+    return found
+
+
 def test_the_five_lines_make_a_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(BLOCKS[0].replace("steps=20", "steps=2"), {})
+    exec(block("TextToImage(").replace("steps=20", "steps=2"), {})
     assert (tmp_path / "cat.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_lines_of_sdedit_make_a_picture_of_strokes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    exec(block("SDEdit(").replace("t0=0.5", "t0=0.5, steps=4"), space)
+    assert (tmp_path / "castle.png").read_bytes().startswith(b"\x89PNG")
+    assert space["result"].count.evaluations == 2 and float(space["result"].distances) > 0
 
 
 @pytest.mark.parametrize("variable", ["sigma", "t"])
 def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
     space = dict(vars(playground.solvers))
-    exec(BLOCKS[1], space)
+    exec(block("class Ralston"), space)
     monkeypatch.setitem(playground.solvers.SOLVERS, "ralston", space["Ralston"])
     path, seeds, steps = VP(), range(64), (40, 80, 160)
     field = ExactField(lopsided(), path, "x0")
@@ -52,7 +66,7 @@ def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
 
 def test_the_guidance_rule_of_the_readme_is_no_longer_than_it_says():
     space = dict(vars(playground.guidance))
-    exec(BLOCKS[2], space)
+    exec(block("class Shortened"), space)
     kind = space["Shortened"]
     c, u = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     for w, longest in ((9.0, 1.0), (9.0, 2.0), (-1.0, 0.5)):
@@ -70,7 +84,7 @@ def test_the_guidance_rule_of_the_readme_is_no_longer_than_it_says():
 def test_a_rule_of_the_readme_becomes_a_setting_of_recipes_by_its_registration_alone():
     program = (
         "import playground.guidance as g\n"
-        f"exec({BLOCKS[2]!r}, vars(g))\n"
+        f"exec({block('class Shortened')!r}, vars(g))\n"
         "g.RULES['shortened'] = g.Shortened\n"
         "import importlib, playground.recipes\n"
         "TextToImage = importlib.reload(playground.recipes).TextToImage\n"  # as if it had been there from the start
