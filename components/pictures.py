@@ -183,7 +183,8 @@ class Runs:
     def then_move(self, event: Any) -> None:
         """After this event, follow the settings as if a hand moved."""
         event.then(None, self.controls, None, js=self.write_link, **FAST)
-        event.then(self.moved, self.inputs, self.outputs, **RUNNING)
+        announced = event.then(self._announce, self.controls, None, **FAST)
+        announced.then(self.moved, self.inputs, self.outputs, **RUNNING)
 
     def stop(self, request: gr.Request) -> None:
         """End the visitor's runs."""

@@ -122,7 +122,7 @@ def test_edits_are_lines_and_each_is_a_picture(open_tab):
     until(lambda: len(at.finished(before)) == 1)
     expect(at.page.locator("#p2p-alignment")).to_contain_text("There is no edited prompt yet.")
     at.control("edits").locator("textarea").fill("1\n2\n3\n4")
-    expect(at.error).to_contain_text("edited prompts")
+    expect(at.error).to_contain_text("at most 3")
 
 
 @pytest.mark.slow

@@ -112,7 +112,8 @@ class Tab:
 
     def link(self) -> dict[str, str]:
         """The query of the address bar."""
-        return dict(parse_qsl(urlsplit(self.page.url).query, keep_blank_values=True))
+        # Asked of the page itself: what playwright remembers of it is renewed only when something is asked.
+        return dict(parse_qsl(self.page.evaluate("location.search").removeprefix("?"), keep_blank_values=True))
 
     def values(self) -> dict[str, str]:
         """What all controls show, folded ones included."""
