@@ -10,6 +10,7 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -82,10 +83,10 @@ class Media:
                 return self._kept[token][1]
         return None
 
-    def newest(self, visitor: str) -> Kept | None:
-        """What a visitor has got last, or None."""
+    def newest(self, visitor: str, wanted: Callable[[Kept], bool] = lambda kept: True) -> Kept | None:
+        """What a visitor has got last of what is wanted, or None."""
         with self._lock:
-            own = [kept for owner, kept in self._kept.values() if owner == visitor]
+            own = [kept for owner, kept in self._kept.values() if owner == visitor and wanted(kept)]
             return own[-1] if own else None
 
     def forget(self, visitor: str) -> None:

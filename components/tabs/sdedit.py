@@ -284,6 +284,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 strength = gr.Number(
                     label="strength there", info="moves t₀ to where that program starts", elem_id="sdedit-strength"
                 )
+                unlike = gr.HTML(elem_classes="dp-error", elem_id="sdedit-unlike")
             c["w"] = control(SDEdit, "w")
             both = gr.HTML(said(default), elem_classes="dp-readout", elem_id="sdedit-conventions")
             dice = seed_row(SDEdit, c)
@@ -300,6 +301,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 with gr.Column(elem_classes="dp-card", min_width=280):
                     gr.Markdown("#### Guide: paint, upload, or choose")
                     paint = Paint(elem_id="sdedit-paint")
+                    refused = gr.HTML(elem_classes="dp-error", elem_id="sdedit-refused")
                 with gr.Column(elem_classes="dp-card", min_width=280):
                     gr.Markdown("#### Result")
                     stage = Stage(elem_id="sdedit-stage")
@@ -455,10 +457,13 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     )
 
     # --- strength in other programs ---------------------------------------------------------------------
-    def converted(program: str, *values: Any) -> Any:
+    def converted(program: str, strength: float | None, *values: Any) -> Any:
         try:
             recipe = recipe_of(values)
-            return strength_in(program, recipe, backend.model(recipe.model).denoiser.schedule)
+            path = backend.model(recipe.model).denoiser.schedule
+            if strength is not None and level_of(program, strength, recipe.steps, recipe.grid, path) == recipe.t0:
+                return gr.skip()  # that is what was typed
+            return strength_in(program, recipe, path)
         except PlaygroundError:
             return gr.skip()
 
@@ -468,16 +473,16 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             schedule = backend.model(recipe.model).denoiser.schedule
             if strength is None:
                 return gr.skip()
-            return {c["t0"]: level_of(program, float(strength), recipe.steps, recipe.grid, schedule), error: ""}
+            return {c["t0"]: level_of(program, float(strength), recipe.steps, recipe.grid, schedule), unlike: ""}
         except (PlaygroundError, TypeError) as problem:
-            return {error: lines(str(problem))}
+            return {unlike: lines(str(problem))}
 
-    level_touched = [c["t0"].input, c["t0"].release, c["steps"].input, c["grid"].input, program.input]
-    gr.on(level_touched, converted, [program, *controls], strength, trigger_mode="always_last", **FAST)
-    runs.then_start(strength.input(typed, [program, strength, *controls], [c["t0"], error], **FAST))
+    level_moved = [c["t0"].change, c["steps"].change, c["grid"].change, program.input]
+    gr.on(level_moved, converted, [program, strength, *controls], strength, trigger_mode="always_last", **FAST)
+    runs.then_start(strength.input(typed, [program, strength, *controls], [c["t0"], unlike], **FAST))
 
     # --- the guide --------------------------------------------------------------------------------------
-    mine = [c["guide"], c["mask"], guide_notes, error, examples]
+    mine = [c["guide"], c["mask"], guide_notes, refused, examples]
 
     def with_guide(values: tuple[Any, ...], guide: str, mask: str) -> tuple[Any, ...]:
         """The controls' values with another guide."""
@@ -491,7 +496,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             data = event._data["mask"]
             mask = open_picture(read_data(data))[0].convert("L") if data else None
         except PlaygroundError as problem:
-            return {error: lines(str(problem))}
+            return {refused: lines(str(problem))}
         visitor = request.session_hash or ""
         guide_name = backend.guides.put(picture, visitor)
         mask_name = backend.guides.put(mask, visitor) if mask else ""
@@ -500,7 +505,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             c["guide"]: guide_name,
             c["mask"]: mask_name,
             guide_notes: lines(*about(picture, mask)),
-            error: "",
+            refused: "",
             examples: example_tiles(""),
         }
 
@@ -516,22 +521,22 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             c["mask"]: backend.guides.put(mask, visitor) if mask else "",
             paint: board(fitted, mask, size),
             told: lines(done),
-            error: "",
+            refused: "",
             examples: example_tiles(""),
         }
 
-    taking = [c["guide"], c["mask"], paint, told, error, examples]
+    taking = [c["guide"], c["mask"], paint, told, refused, examples]
 
     def brought(request: gr.Request, model: str, event: gr.EventData) -> dict[Any, Any]:
         """A file: the guide, or a second picture to be laid on it."""
         try:
             picture, said_of = open_picture(read_data(event._data["data"]))
         except PlaygroundError as problem:
-            return {error: lines(str(problem))}
+            return {refused: lines(str(problem))}
         if event._data["use"] == "patch":
             picture.thumbnail((512, 512))
             patch = {"id": secrets.token_hex(6), "url": picture_url(picture)}
-            return {paint: {"patch": patch}, told: lines(*said_of), error: ""}
+            return {paint: {"patch": patch}, told: lines(*said_of), refused: ""}
         update = taken(picture, None, model, request.session_hash or "")
         return update | {told: lines(*said_of) + update[told]}
 
@@ -539,9 +544,11 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     runs.then_start(filed)
 
     def take_last(request: gr.Request, model: str) -> dict[Any, Any]:
-        kept = media.newest(request.session_hash or "")
+        kept = media.newest(
+            request.session_hash or "", lambda kept: isinstance(kept, RunViews) and not kept.result.recipe.sweep
+        )
         if not isinstance(kept, RunViews):
-            return {error: lines("There is no picture of yours on the tab Text to image yet.")}
+            return {refused: lines("There is no picture of yours on the tab Text to image yet.")}
         update = taken(kept.result.images[0], None, model, request.session_hash or "")
         return update | {c["prompt"]: kept.result.recipe.prompt}
 
@@ -550,7 +557,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     def take_example(model: str, event: gr.EventData) -> dict[Any, Any]:
         name = str(event._data["value"])
         if name not in EXAMPLES:
-            return {error: lines(f"There is no example guide called {name[:32]!r}.")}
+            return {refused: lines(f"There is no example guide called {name[:32]!r}.")}
         return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt}
 
     def example_of(name: str, model: str) -> dict[Any, Any]:
@@ -560,7 +567,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             c["mask"]: "",
             paint: board(EXAMPLES[name].picture(size), None, size),
             told: "",
-            error: "",
+            refused: "",
             examples: example_tiles(name),
         }
 
@@ -591,7 +598,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             else:
                 guide, mask = stroked(base, (252, 214, 60), (0.8, 0.2), 0.11)
         except PlaygroundError as problem:
-            return {error: lines(str(problem))}
+            return {refused: lines(str(problem))}
         return taken(guide, mask, model, visitor) | {c["prompt"]: prompt, c["t0"]: t0}
 
     for kind, t0, button in presets:

@@ -50,6 +50,7 @@ class EditTab(Tab):
         self.told = page.locator("#sdedit-link-notes .prose")
         self.error = page.locator("#sdedit-error .prose")
         self.notes = page.locator("#sdedit-notes .prose")
+        self.refused = page.locator("#sdedit-refused .prose")
         self.guide_notes = page.locator("#sdedit-guide-notes .prose")
         self.levels = page.locator("#sdedit-level .prose")
         self.paint = page.locator("#sdedit-paint")
@@ -400,7 +401,10 @@ def test_strengths_of_other_programs(edit, schedule):
     expect(number).to_have_value("0.275")
     number.fill("1.5")
     number.press("Enter")
-    expect(tab.error).to_contain_text("A strength lies between 0 and 1.")
+    expect(tab.page.locator("#sdedit-unlike")).to_contain_text("A strength lies between 0 and 1.")
+    number.fill("0.58")
+    number.press("Enter")
+    expect(tab.page.locator("#sdedit-unlike")).to_be_hidden()
 
 
 # Strip, measurement, plane
@@ -433,7 +437,8 @@ def test_the_trade_off_is_measured(edit):
     measured = tab.page.locator("#sdedit-measured .prose")
     until(lambda: "Spearman" in measured.inner_text(), "no measurement came")
     said = measured.inner_text()
-    assert float(re.search(r"distance: ([\d.]+), 16 seeds", said)[1]) >= 0.9
+    # With three steps; that it is 0.9 at least with twenty is tested without a page.
+    assert float(re.search(r"distance: ([\d.]+), 16 seeds", said)[1]) > 0.7
     assert "Realism is not measured" in said or "Fréchet distance" in said
     curve = tab.page.locator("#sdedit-curve .js-plotly-plot")
     expect(curve).to_be_visible()
@@ -472,11 +477,12 @@ def test_presets_do_what_they_say(edit, kind):
     expect(buttons).to_have_count(9)
     for i, t0 in enumerate((0.4, 0.6, 0.8)):
         buttons.nth(3 * kind + i).click()
-        made = tab.wait_for_recipe(t0=t0, guide=until(lambda t0=t0: tab.name() != "beach" and tab.name()))
-        assert bool(made["mask"]) is (kind > 0)
         if kind == 0:
-            assert made["guide"] in EXAMPLES and made["prompt"] == EXAMPLES[made["guide"]].prompt
+            name = ("castle", "rocket", "snowman")[i]
+            tab.wait_for_recipe(t0=t0, guide=name, mask="", prompt=EXAMPLES[name].prompt)
             continue
+        made = until(lambda t0=t0: (r := tab.recipe())["t0"] == t0 and r["mask"] and r, f"preset {t0} did nothing")
+        assert made["guide"] not in EXAMPLES
         picture, guide = tab.pixels(), tab.guide()
         kept = (picture == guide).all(-1).mean()
         assert 0.3 < kept < 0.98
@@ -599,7 +605,7 @@ def test_unusual_files_are_used_and_it_is_said_what_was_done(edit):
         tab.bring(data, name)
         expect(tab.told).to_contain_text(sentence)
         tab.wait_for_guide(*names)
-        expect(tab.error).to_have_text("")
+        expect(tab.refused).to_have_text("")
         names.append(tab.name())
     expect(tab.guide_notes).to_have_text("")
     assert len(set(names)) == len(USABLE) + 1
@@ -610,11 +616,12 @@ def test_unusable_files_are_one_sentence_and_the_guide_stays(edit):
     tab = edit(steps=2)
     for name, (data, sentence) in UNUSABLE.items():
         tab.bring(data, name)
-        expect(tab.error).to_contain_text(sentence)
-        expect(tab.error.locator("p")).to_have_count(1)
-        assert tab.name() == "beach"
+        expect(tab.refused).to_contain_text(sentence)
+        expect(tab.refused.locator("p")).to_have_count(1)
+        assert tab.name() == "beach" and np.array_equal(tab.board(), BEACH)
         tab.bring(file(gradient(128, 128)))  # the page stays usable
-        expect(tab.error).to_have_text("")
+        tab.wait_for_guide("beach")
+        expect(tab.refused).to_have_text("")
         tab.page.locator("#sdedit-examples .tile").first.click()
         tab.wait_for_recipe(guide="beach")
     assert tab.page.evaluate("window.hacked") is None

@@ -122,3 +122,13 @@ def test_a_data_url_holds_the_picture():
     import base64
 
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(body)))), pixels)
+
+
+def test_the_newest_of_what_is_wanted():
+    media = Media()
+    first, second = Album(), Album()
+    media.add("ann", first)
+    media.add("ann", second)
+    assert media.newest("ann") is second and media.newest("bob") is None
+    assert media.newest("ann", lambda kept: kept is not second) is first
+    assert media.newest("ann", lambda kept: False) is None
