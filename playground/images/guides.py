@@ -51,7 +51,12 @@ def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
             turned = ImageOps.exif_transpose(picture)
     except RecipeError:
         raise
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        # Pillow refuses such sizes before it tells them.
+        raise RecipeError(
+            f"The picture has more pixels than are opened here: {PIXELS // 1_000_000} million are the most."
+        ) from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):
         raise RecipeError(
             "This file is not a picture that can be opened here: PNG, JPEG, WebP, GIF, BMP or TIFF."
         ) from None

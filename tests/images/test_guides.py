@@ -105,6 +105,12 @@ def test_what_is_no_picture_is_one_sentence(data):
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [(7_000, 6_000), (20_000, 20_000), (200_000, 200_000)])
+def test_what_is_too_large_is_called_so(size):
+    with pytest.raises(RecipeError, match="40 million are the most"):
+        open_picture(huge_png(*size))
+
+
 @pytest.mark.parametrize(
     ("size", "words"),
     [
