@@ -35,6 +35,8 @@ class Row:
         cond, uncond: what the field is told in the two branches, as `Field.encode` understands it.
         guide: the name of a sample to start from: sampling starts from alpha(times[0]) guide + sigma(times[0])
             eps (SDEdit, Meng et al. 2022, eq. 5). None: from noise alone.
+        brownian: whether the noise inside steps is the increment of one path, the same for runs of any steps; then
+            a step may draw once only.
         edit: the name of what a control does to the row inside the field, where it is asked as c; rows with
             different edits never share an answer.
     """
@@ -49,6 +51,7 @@ class Row:
     eta: float = 1.0
     guide: str | None = None
     edit: str | None = None
+    brownian: bool = False
 
     def make_solver(self, schedule: Schedule) -> Solver:
         """The row's solver.

@@ -66,7 +66,7 @@ def chain(plan: Plan, field: Field, controls: Sequence[Control] = (), where: Has
         torch.get_num_threads(),
         where,
         tuple(
-            (r.seed, r.guide, r.solver, r.variable, r.eta, r.times[0], type(r.guidance).__qualname__)
+            (r.seed, r.brownian, r.guide, r.solver, r.variable, r.eta, r.times[0], type(r.guidance).__qualname__)
             for r in plan.rows
         ),
         tuple(type(c).__qualname__ for c in controls),

@@ -20,7 +20,7 @@ from torch import Tensor
 from playground.errors import NonFiniteError, RecipeError
 from playground.fields import Count, Field, Prediction, rows
 from playground.guidance import Branch, Guidance, guided
-from playground.noise import start_noise, step_noise
+from playground.noise import brownian_noise, start_noise, step_noise
 from playground.plan import Plan, Role, Row, Told
 from playground.solvers import Query, Solver
 
@@ -201,8 +201,18 @@ class _Lane:
             self.query: Query = next(self._running)
 
     def _noise(self, draw: int) -> Tensor:
-        drawn = [step_noise(r.seed, self.step, draw, self.shape) for r in self.members]
+        drawn = [self._drawn(row, i, draw) for i, row in enumerate(self.members)]
         return torch.stack(drawn).to(self.device, self.dtype)
+
+    def _drawn(self, row: Row, index: int, draw: int) -> Tensor:
+        if not row.brownian:
+            return step_noise(row.seed, self.step, draw, self.shape)
+        if draw:
+            raise RecipeError(
+                f"{self.solver.title} draws more than once in a step: it has no single path of noise."
+            )
+        t, s = self.times[index, self.step : self.step + 2].tolist()
+        return brownian_noise(row.seed, t, s, self.shape)
 
     def points(self) -> list[_Point]:
         """Where the rows are asked now."""
