@@ -182,6 +182,34 @@ def test_guide_and_mask_of_another_size_are_cut_alike(models):
     assert torch.equal(right, to_tensor(Image.new("RGB", (width - width // 2, height), "blue"))[0])
 
 
+# Every family
+
+
+@pytest.mark.parametrize("name", ["sd2", "flow", "sdxl", "sd3"])
+def test_ends_start_and_mask_with_every_family(models, large_models, name):
+    model = (models | large_models)[name]
+    path, shape, (width, height) = model.denoiser.schedule, model.denoiser.shape, model.picture_size
+    y, x = np.mgrid[:height, :width] / (height - 1)
+    guide = Image.fromarray((np.stack([x, y, 1 - x], -1) * 255).astype(np.uint8))
+    latents = encoded(model, guide)
+
+    back = edit(RECIPE.but(t0=0.0), model, guide)
+    assert torch.equal(back.latents, latents) and back.count == Count(0, 0)
+    fields = {n: getattr(RECIPE, n) for n in TextToImage.model_fields}
+    assert torch.equal(
+        edit(RECIPE.but(t0=1.0), model, guide).latents, generate(TextToImage(**fields), model).latents
+    )
+
+    mask = Image.new("L", guide.size, 0)
+    mask.paste(255, (0, 0, width // 2, height))
+    made = edit(RECIPE, model, guide, mask)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(RECIPE.seed))
+    start = float(path.alpha(0.6)) * latents[0] + float(path.sigma(0.6)) * noise
+    assert torch.allclose(made.starts[0], start, atol=1e-5)
+    assert torch.equal(made.pictures[..., width // 2 :], to_tensor(guide)[..., width // 2 :])
+    assert not torch.equal(made.pictures[..., : width // 2], to_tensor(guide)[..., : width // 2])
+
+
 # Rows, repeats, reuse
 
 
