@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Literal
 
 import plotly.graph_objects as go
@@ -128,7 +129,7 @@ def errors_against_cost(rows: Sequence[ErrorRow], what: Literal["error", "margin
         what: "error", the distance from where the exact flow ends; "marginal", that of the distributions.
     """
     figure = _figure(320)
-    spare = [PALETTE[name] for name in ("uncond", "guided", "noise", "cond")]
+    spare = cycle(PALETTE[name] for name in ("uncond", "guided", "noise", "cond"))
     for name in dict.fromkeys(row.solver for row in rows):
         own = [r for r in rows if r.solver == name and getattr(r, what) == getattr(r, what)]
         if not own:
@@ -136,7 +137,7 @@ def errors_against_cost(rows: Sequence[ErrorRow], what: Literal["error", "margin
         solver, x, y = SOLVERS[name], [r.evaluations for r in own], [getattr(r, what) for r in own]
         slope = fitted_slope(x, y)
         told = f": slope {slope:.2f} (order {solver.order})" if what == "error" and slope == slope else ""
-        colour = SOLVER_COLOURS.get(name) or spare.pop(0)
+        colour = SOLVER_COLOURS.get(name) or next(spare)
         figure.add_scatter(
             x=x,
             y=y,

@@ -50,30 +50,65 @@ ENDS = {"layers": ["particles", "density"], "at": 1.0}
 WRONG = {"target": "eight", "path": "cosine", "field": "learned", "loss": "eps", "train_steps": 600}
 WRONG |= {"width": 32, "depth": 2, "steps": 100}
 RIGHT = {"target": "moons", "path": "cosine", "steps": 12}
-PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "Truncation error: 4 Euler steps": ({"target": "pair", "solver": "euler", "steps": 4}, POLYGONS),
-    "More steps: 32": ({"target": "pair", "solver": "euler", "steps": 32}, POLYGONS),
-    "Higher order: Heun, 4 steps": ({"target": "pair", "solver": "heun", "steps": 4}, POLYGONS),
-    "8 steps, uniform grid": ({"target": "moons", "path": "edm", "solver": "heun", "steps": 8}, ENDS),
-    "8 steps, smarter grid": (
-        {"target": "moons", "path": "edm", "solver": "heun", "steps": 8, "grid": "karras"},
-        ENDS,
+GUIDED = {"layers": ["particles", "trajectories", "contours"], "at": 1.0}
+Preset = tuple[dict[str, Any], dict[str, Any]]
+PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
+    "Truncation error": (
+        "Few steps cut corners: the orange polygons leave the exact curves. More steps help, a higher order more.",
+        {
+            "Euler, 4 steps": ({"target": "pair", "solver": "euler", "steps": 4}, POLYGONS),
+            "Euler, 32 steps": ({"target": "pair", "solver": "euler", "steps": 32}, POLYGONS),
+            "Heun, 4 steps": ({"target": "pair", "solver": "heun", "steps": 4}, POLYGONS),
+        },
     ),
-    "A wrong field": (WRONG | {"solver": "ddim"}, ENDS),
-    "A wrong field, repaired by noise": (WRONG | {"solver": "ancestral"}, ENDS),
-    "A right field, 12 steps": (RIGHT | {"solver": "ddim"}, ENDS),
-    "A right field, hurt by noise": (RIGHT | {"solver": "euler_maruyama"}, ENDS),
+    "A smarter time grid": (
+        "The same twelve Heun steps on EDM's path: of equal length in t, or long where noise is high and short "
+        "where it is low.",
+        {
+            "uniform": ({"target": "moons", "path": "edm", "solver": "heun", "steps": 12}, ENDS),
+            "Karras": ({"target": "moons", "path": "edm", "solver": "heun", "steps": 12, "grid": "karras"}, ENDS),
+        },
+    ),
+    "Noise while sampling": (
+        "It repairs a field that is wrong (a small network, hardly trained): fresh noise lets particles forget "
+        "where they were led. It hurts a right one: the same number of steps now has to follow a rougher path.",
+        {
+            "wrong field": (WRONG | {"solver": "ddim"}, ENDS),
+            "wrong field and noise": (WRONG | {"solver": "ancestral"}, ENDS),
+            "right field": (RIGHT | {"solver": "ddim"}, ENDS),
+            "right field and noise": (RIGHT | {"solver": "euler_maruyama"}, ENDS),
+        },
+    ),
     "Guidance on three Gaussians": (
-        {"target": "three", "label": 0, "w": 4.0, "steps": 32},
-        {"layers": ["particles", "trajectories", "contours"], "at": 1.0},
+        "w = 0 ignores the class, w = 1 samples it, more exaggerates it. What comes out is not the tilted density "
+        "p(x) p(c|x)^w that guidance is often said to sample.",
+        {
+            "w = 0": ({"target": "three", "label": 0, "w": 0.0, "steps": 32}, GUIDED),
+            "w = 1": ({"target": "three", "label": 0, "w": 1.0, "steps": 32}, GUIDED),
+            "w = 4": ({"target": "three", "label": 0, "w": 4.0, "steps": 32}, GUIDED),
+            "guided is not tilted": (
+                {"target": "three", "label": 0, "w": 2.0, "steps": 64},
+                {"layers": ["particles", "tilted"], "at": 1.0},
+            ),
+        },
     ),
-    "Guided is not tilted": (
-        {"target": "three", "label": 0, "w": 3.0, "steps": 64},
-        {"layers": ["particles", "tilted"], "at": 1.0},
+    "Autoguidance": (
+        "Away from a worse version of the same field (here that of blurred data): samples move to the core of the "
+        "moons, with no class involved.",
+        {
+            "off": ({"target": "moons", "rule": "auto", "w": 1.0, "blur": 0.3, "steps": 32}, ENDS),
+            "w = 2": ({"target": "moons", "rule": "auto", "w": 2.0, "blur": 0.3, "steps": 32}, ENDS),
+        },
     ),
-    "Conditional and marginal paths": (
-        {"target": "eight", "steps": 48},
-        {"layers": ["trajectories", "conditional", "density"], "at": 0.75},
+    "Conditional and marginal": (
+        "Blue: straight paths to one data point (click another). Green: the marginal paths, which average over all "
+        "data points and bend.",
+        {
+            "both paths": (
+                {"target": "eight", "steps": 48},
+                {"layers": ["trajectories", "conditional", "density"], "at": 0.75},
+            ),
+        },
     ),
 }
 
@@ -84,12 +119,33 @@ running from 1 (noise) to 0 (data),
 $$\frac{\mathrm d x}{\mathrm d t} = u_t(x) = \dot\alpha_t\, \mathbb E[x_0 \mid x_t{=}x]$$
 $$\qquad\qquad + \dot\sigma_t\, \mathbb E[\epsilon \mid x_t{=}x].$$
 
-Flow matching writes the same with $\tau = 1 - t$: on the linear path $x_\tau = \tau\, x_1 + (1-\tau)\, \epsilon$
-and $\mathrm d x/\mathrm d\tau = -u$. The arrows point this way, from noise to data.
+PATH
+
+Flow matching counts $\tau = 1 - t$ from noise to data, and calls the data $x_1$: $\mathrm d x/\mathrm d\tau = -u$.
+The arrows point this way.
 
 The target is a mixture of Gaussians, so both expectations, the density $p_t$ and the score have a closed form:
 what a solver gets wrong here is its own error.
 """
+
+ON_PATH = {
+    "linear": r"Here $\alpha = 1 - t$ and $\sigma = t$: $u = \mathbb E[\epsilon - x_0 \mid x_t]$; in the other "
+    r"convention $x_\tau = \tau x_1 + (1 - \tau)\, \epsilon$.",
+    "cosine": r"Here $\alpha = \cos\frac{\pi t}{2}$ and $\sigma = \sin\frac{\pi t}{2}$: "
+    r"$u = \frac{\pi}{2} \mathbb E[\alpha\, \epsilon - \sigma\, x_0 \mid x_t]$; in the other convention "
+    r"$x_\tau = \sin\frac{\pi\tau}{2}\, x_1 + \cos\frac{\pi\tau}{2}\, \epsilon$.",
+    "vp": r"Here $\alpha^2 + \sigma^2 = 1$ and $\alpha = e^{-\frac12 \int_0^t \beta}$: "
+    r"$u = -\frac12 \beta_t\, (x + \nabla \log p_t(x))$, the probability-flow ODE; in the other convention "
+    r"$x_\tau = \alpha_{1-\tau}\, x_1 + \sigma_{1-\tau}\, \epsilon$.",
+    "edm": r"Here $\alpha = 1$ and $\sigma = 80\, t$: $u = 80\, \mathbb E[\epsilon \mid x_t] = -80\, \sigma\, "
+    r"\nabla \log p_t(x)$; in the other convention $x_\tau = x_1 + 80\, (1 - \tau)\, \epsilon$.",
+}
+
+
+def equations(path: str) -> str:
+    """What is solved, on this path, in both conventions of time."""
+    return EQUATIONS.replace("PATH", ON_PATH[path])
+
 
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
@@ -102,7 +158,7 @@ Solvers on this target and path, from the same particles: how far each ends from
 dashed line is what as many exact draws give). A slope of −2 is order 2. Guidance is off.
 """
 COMPARE = "Compare solvers"
-COMPARED = ("euler", "heun", "dpmpp_2m", "rk4")
+COMPARED = ("euler", "heun", "dpmpp_2m", "rk4", "ancestral")
 
 PATH_TITLES = {
     "linear": "linear: α = 1 − t, σ = t (rectified flow)",
@@ -274,7 +330,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 choice("field", {"exact": "exact (closed form)", "learned": "learned (trained here)"})
                 plain(*TRAINING)
                 train = gr.Button("Train, or go on training", size="sm", elem_id="flow-train")
-                losses = gr.Plot(show_label=False, elem_id="flow-loss-chart")
+                losses = gr.Plot(show_label=False, visible=False, elem_id="flow-loss-chart")
         with gr.Column(elem_classes="dp-picture"):
             told = gr.HTML(elem_classes="dp-note", elem_id="flow-link-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="flow-error")
@@ -288,19 +344,34 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                 elem_classes="dp-readout",
                 elem_id="flow-point",
             )
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("#### The path and its steps")
+                chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("#### What you see")
-            gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
+            formula = gr.Markdown(equations(default.path), latex_delimiters=LATEX, elem_id="flow-formula")
             gr.Markdown("#### Try")
-            with gr.Row(elem_classes="dp-presets"):
-                presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
-            gr.Markdown("#### The path and its steps")
-            chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
+            presets: list[tuple[str, gr.Button, Preset]] = []
+            for group, (sentence, members) in PRESETS.items():
+                gr.Markdown(f"**{group}.** {sentence}")
+                with gr.Row(elem_classes="dp-presets"):
+                    for name, preset in members.items():
+                        presets.append((f"{group}: {name}", gr.Button(name, size="sm", min_width=120), preset))
     with gr.Column(elem_classes="dp-card"):
         gr.Markdown("#### Error against cost")
         gr.Markdown(COST, latex_delimiters=LATEX)
-        compare = gr.Button(COMPARE, size="sm", elem_id="flow-compare")
-        with gr.Row(elem_classes="dp-halves"):
+        with gr.Row():
+            compared = gr.Dropdown(
+                [(SOLVERS[name].title, name) for name in SAMPLERS],
+                value=list(COMPARED),
+                multiselect=True,
+                label="solvers",
+                info="with the recipe's η and their own variable",
+                scale=4,
+                elem_id="flow-compared",
+            )
+            compare = gr.Button(COMPARE, size="sm", scale=1, min_width=160, elem_id="flow-compare")
+        with gr.Row(elem_classes="dp-halves", visible=False) as halves:
             costs = [gr.Plot(show_label=False, elem_id=f"flow-{what}-chart") for what in ("error", "marginal")]
 
     controls = [c[name] for name in NAMES]
@@ -338,14 +409,14 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
                         chart: path_coefficients(recipe),
                     }
                     if flow.history:
-                        update[losses] = training_loss(flow.history)
+                        update[losses] = gr.Plot(training_loss(flow.history), visible=True)
                 yield update
             elif isinstance(event, Preview) and isinstance(event.value, Training):
                 training = event.value
                 text = f"update {training.step} of {event.steps} · loss {training.loss:.4f}"
                 yield {
                     status: lines(f"{text} · of the exact field {training.floor:.4f}"),
-                    losses: training_loss(training.history),
+                    losses: gr.Plot(training_loss(training.history), visible=True),
                 }
             elif isinstance(event, Preview) and full:
                 yield {status: lines(f"step {event.step} of {event.steps} · {event.count.evaluations} evaluations")}
@@ -468,6 +539,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         result[c["word"]] = gr.update(visible=told["target"] == "word")
         result[drawing] = gr.update(visible=told["target"] == "points")
         result[edit] = gr.update(visible=told["target"] in HIDDEN)
+        result[formula] = equations(recipe.path)
         return result
 
     deciding = [
@@ -477,14 +549,13 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         [x.change for x in deciding],
         arrange,
         controls,
-        [*(c[n] for n in arranged), drawing, edit],
+        [*(c[n] for n in arranged), drawing, edit, formula],
         **(fast | {"trigger_mode": "always_last"}),
     )
 
     # --- buttons ---------------------------------------------------------------------------------------
     then_start(dice.click(lambda: random.randrange(2**31), None, c["seed"], **fast))
-    for name, button in presets.items():
-        changes, view = PRESETS[name]
+    for name, button, (changes, view) in presets:
         wanted = PlaneFlow(**{"dimension": 1 if changes.get("target") in LINES else 2, **changes})
         shown_as = {"id": name, **view}
 
@@ -549,17 +620,19 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     upload.upload(uploaded, upload, [c["points"], error], **fast)
 
     # --- error against cost ------------------------------------------------------------------------------------
-    def run_comparison(*values: Any):
+    def run_comparison(solvers: list[str], *values: Any):
         done: list[Any] = []
         try:
             recipe = recipe_of(values).but(field="exact")
-            solvers = COMPARED if recipe.solver in COMPARED else (*COMPARED, recipe.solver)
-            total = 5 * len(solvers)
+            if not solvers:
+                yield {error: lines("Choose at least one solver to compare.")}
+                return
             pending = errors_against_nfe(recipe, solvers)
             while (row := backend.compute(lambda: next(pending, None), timeout=120)) is not None:
                 done.append(row)
                 yield {
-                    compare: gr.Button(f"{len(done)} of {total} runs", interactive=False),
+                    compare: gr.Button(f"{len(done)} of {5 * len(solvers)} runs", interactive=False),
+                    halves: gr.Row(visible=True),
                     costs[0]: errors_against_cost(done, "error"),
                     costs[1]: errors_against_cost(done, "marginal"),
                     error: "",
@@ -568,7 +641,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             yield {error: lines(str(problem) or "That took too long.")}
         yield {compare: gr.Button(COMPARE, interactive=True)}
 
-    compare.click(run_comparison, controls, [compare, *costs, error], **running)
+    compare.click(run_comparison, [compared, *controls], [compare, halves, *costs, error], **running)
 
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):
