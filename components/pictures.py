@@ -180,6 +180,10 @@ class Runs:
         event.then(None, self.controls, None, js=self.write_link, **FAST)
         event.then(self.start, self.inputs, self.outputs, **RUNNING)
 
+    def then_open(self, event: Any) -> None:
+        """After this event, which opens the page, run what its link says; the address stays as it is."""
+        event.then(self.start, self.inputs, self.outputs, **RUNNING)
+
     def then_move(self, event: Any) -> None:
         """After this event, follow the settings as if a hand moved."""
         event.then(None, self.controls, None, js=self.write_link, **FAST)

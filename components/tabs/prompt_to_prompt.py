@@ -575,7 +575,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         }
 
     opened = page.load(restore, None, [*controls, typed, sliders, words, told], **FAST)
-    runs.then_start(opened)
+    runs.then_open(opened)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
 
     def left(request: gr.Request) -> None:

@@ -786,7 +786,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
 
     opening = [*controls, words, paint, examples, rows[0], strength, told, plane]
     opened = page.load(restore, None, opening, **FAST)
-    runs.then_start(opened)
+    runs.then_open(opened)
 
     def other_model(name: str, guide: str) -> dict[Any, Any]:
         """The board has the new model's size; a guide that is not an example keeps its own pixels."""

@@ -437,7 +437,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             yield gr.skip()
 
     opened = page.load(restore, None, [*controls, words, sweep, told], **FAST)
-    runs.then_start(opened)
+    runs.then_open(opened)
     opened.then(kept_sweep, swept, [sweep, sweep_button, error], **RUNNING)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
 
