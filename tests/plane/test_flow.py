@@ -188,6 +188,23 @@ def test_drawn_points_and_edited_mixtures_are_reached():
     )
 
 
+@pytest.mark.parametrize("path", CONTINUOUS)
+@pytest.mark.parametrize("points", ["one", "equal", "many", "corners"])
+def test_flows_of_any_points_end_on_them(path, points):
+    x = {
+        "one": torch.tensor([[0.7, -1.2]]),
+        "equal": torch.full((300, 2), 1.5),
+        "many": 2 * torch.rand(100_000, 2, generator=torch.Generator().manual_seed(0)) - 1,
+        "corners": torch.tensor([[4.0, 4.0], [-4.0, -4.0]]),
+    }[points]
+    recipe = PlaneFlow(target="points", points=encode_points(x), path=path, grid="karras", particles=100)
+    end = flow(recipe).x
+    assert bool(torch.isfinite(end).all())
+    data = recipe.data()
+    rare = data.log_density(data.sample(4000, torch.Generator().manual_seed(0))).quantile(0.001)
+    assert float((data.log_density(end) >= rare - 1).float().mean()) > 0.95
+
+
 def test_the_uniform_source_is_uniform_and_ends_on_the_target():
     recipe = PlaneFlow(source="uniform", target="three", steps=40)
     result = flow(recipe)

@@ -124,6 +124,28 @@ def test_marginals_on_the_way_are_those_of_the_path(path, solver):
         assert sliced_wasserstein(states[i], truth) < 1.3 * highest
 
 
+@pytest.mark.parametrize("sign", [1, -1], ids=["forward", "reverse"])
+@pytest.mark.parametrize("path", ["linear", "vp"])
+def test_sdes_in_both_directions_have_the_marginals_of_the_path(path, sign):
+    """dx = [u + sign g^2/2 score] dt + g dW by Euler-Maruyama: sign +1 from data to noise, -1 back (dt < 0)."""
+    recipe = LOPSIDED.but(path=path)
+    field, schedule, g, count, steps = exact_field(recipe), recipe.schedule(), 0.8, 2000, 400
+
+    def exact(t, count, seed):
+        x0 = recipe.data().sample(count, torch.Generator().manual_seed(seed))
+        return float(schedule.alpha(t)) * x0 + float(schedule.sigma(t)) * normal(count, seed + 50).double()
+
+    low, high = schedule.t_at_ratio(torch.tensor([0.25, 4.0], dtype=torch.float64)).tolist()
+    start, end = (low, high) if sign > 0 else (high, low)
+    x, h = exact(start, count, 1), (end - start) / steps
+    for k in range(steps):
+        p = field.predict(x, torch.full((count,), start + k * h, dtype=torch.float64), {})
+        x = x + h * (p.velocity + sign * g**2 / 2 * p.score) + g * abs(h) ** 0.5 * normal(count, 1000 + k).double()
+    truth, other = exact(end, 20_000, 2), exact(end, count, 3)
+    assert sliced_wasserstein(x, truth) < 2 * sliced_wasserstein(other, truth) + 0.01
+    assert sliced_wasserstein(exact(start, count, 4), truth) > 5 * sliced_wasserstein(other, truth)
+
+
 @pytest.mark.parametrize("path", CONTINUOUS)
 def test_forward_noising_has_the_marginals_of_the_path(path):
     recipe = LOPSIDED.but(path=path)
