@@ -209,9 +209,9 @@ def tradeoff_curve(curve: Tradeoff) -> go.Figure:
 def tradeoff_plane(curve: Tradeoff) -> go.Figure:
     """Distance to the guide, L2 and perceptual, against the distance to text to image; each point is a t0."""
     figure = _figure(320)
-    for name, values, axis, colour in (
-        ("L2 in 1/255 (below)", curve.distance, "x", PALETTE["data"]),
-        ("perceptual (above)", curve.perceptual, "x2", PALETTE["learned"]),
+    for name, values, axis, colour, label in (
+        ("L2 in 1/255 (scale below)", curve.distance, "x", PALETTE["data"], "top center"),
+        ("perceptual (scale above)", curve.perceptual, "x2", PALETTE["learned"], "bottom center"),
     ):
         figure.add_scatter(
             x=values,
@@ -219,7 +219,9 @@ def tradeoff_plane(curve: Tradeoff) -> go.Figure:
             xaxis=axis,
             customdata=curve.t0,
             text=[f"{t:g}" for t in curve.t0],
-            textposition="top center",
+            textposition=label,
+            textfont={"color": colour},
+            cliponaxis=False,
             name=name,
             mode="lines+markers+text",
             line={"color": colour, "width": 2},

@@ -13,17 +13,19 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from test_served import ask
-from visiting import Tab, until
+from visiting import Tab, until, wait_up_to
 
 from playground.images.examples import EXAMPLES
 from playground.images.guides import prepare
-from playground.images.models import load_model
+from playground.images.models import ASSETS, load_model
 from playground.images.sdedit import SDEdit, level
 from playground.images.strengths import level_of
 from playground.images.tradeoff import LEVELS
+from playground.images.verifier import Labels, Verifier
 from playground.schedules import Schedule
 
 pytestmark = pytest.mark.browser
@@ -77,6 +79,7 @@ class EditTab(Tab):
         """Until the run on show started from what is on the board, and from none of these guides."""
 
         def arrived() -> bool:
+            self.page.wait_for_timeout(200)  # looking costs the server something, too
             return self.recipe()["guide"] not in others and np.array_equal(self.guide(), self.board())
 
         until(arrived, "no picture of the new guide came")
@@ -430,21 +433,63 @@ def test_a_strip_of_eight_levels_and_two_seeds_gives_level_and_seed(edit):
     assert np.abs(tab.pixels().astype(float) - np.asarray(shown)).max() <= 2
 
 
+def measure(tab: EditTab) -> str:
+    """Press the button of the measurement; what is said of it."""
+    wait_up_to(400)  # 128 pictures
+    tab.page.get_by_role("button", name="Measure eight").click()
+    measured = tab.page.locator("#sdedit-measured .prose")
+    until(lambda: tab.page.wait_for_timeout(500) or "Spearman" in measured.inner_text(), "no measurement came")
+    expect(tab.page.get_by_role("button", name="Measure eight")).to_be_enabled()
+    return measured.inner_text()
+
+
+def drawn(tab: EditTab, chart: str, what: str, series: int = 0) -> list[float]:
+    """Numbers of a chart on show."""
+    figure = tab.page.locator(f"#{chart} .js-plotly-plot")
+    expect(figure).to_be_visible()
+    # Plotly has them as a list, or as a typed array that knows where it came from.
+    return figure.evaluate(f"e => {{ const v = e.data[{series}].{what}; return Array.from(v._inputArray ?? v); }}")
+
+
 @pytest.mark.slow
 def test_the_trade_off_is_measured(edit):
     tab = edit(steps=3)
-    tab.page.get_by_role("button", name="Measure eight").click()
-    measured = tab.page.locator("#sdedit-measured .prose")
-    until(lambda: "Spearman" in measured.inner_text(), "no measurement came")
-    said = measured.inner_text()
+    said = measure(tab)
     # With three steps; that it is 0.9 at least with twenty is tested without a page.
     assert float(re.search(r"distance: ([\d.]+), 16 seeds", said)[1]) > 0.7
-    assert "Realism is not measured" in said or "Fréchet distance" in said
-    curve = tab.page.locator("#sdedit-curve .js-plotly-plot")
-    expect(curve).to_be_visible()
-    x = curve.evaluate("e => Array.from(e.data[0].x._inputArray ?? e.data[0].x)")
-    assert np.allclose(x, LEVELS)
-    expect(tab.page.get_by_role("button", name="Measure eight")).to_be_enabled()
+    assert np.allclose(drawn(tab, "sdedit-curve", "x"), LEVELS)
+    distances = drawn(tab, "sdedit-curve", "y")
+    assert distances[0] < distances[2] < distances[-1]
+    assert "Perceptual distance and realism are not measured" in said
+    expect(tab.page.locator("#sdedit-faithful")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_with_a_verifier_beside_the_model_it_judges(visit, tmp_path):
+    from conftest import Server
+
+    folder = tmp_path / "seeing"
+    folder.mkdir()
+    for part in (ASSETS / "emoji").iterdir():
+        if part.name != "verifier":
+            (folder / part.name).symlink_to(part)
+    torch.manual_seed(0)
+    names = dict.fromkeys(("nouns", "colours", "relations", "backgrounds", "styles"), ("a", "b"))
+    Verifier(Labels(**names, counts=(1, 2)), (8, 8, 16, 16), 12).save(folder / "verifier")
+    other = Server(tmp_path / "log.txt", "--model", str(folder))
+    try:
+        tab = EditTab(visit(at=other.url, wait=False, tab="sdedit", steps=2, model="seeing").page)
+        tab.wait_for_result()
+        said = measure(tab)
+        assert "Fréchet distance to 16 text-to-image pictures" in said
+        perceptual = drawn(tab, "sdedit-curve", "y", 1)
+        assert len(perceptual) == 8 and perceptual[0] == min(perceptual) > 0
+        realism = drawn(tab, "sdedit-faithful", "y")
+        # At t0 = 1 the pictures are drawn as those without a guide are, from other seeds.
+        assert realism[-1] < realism[0] and drawn(tab, "sdedit-faithful", "x", 1) == perceptual
+        tab.page.close()
+    finally:
+        other.close()
 
 
 @pytest.mark.slow
