@@ -44,6 +44,14 @@ def test_the_lines_of_sdedit_make_a_picture_of_strokes(tmp_path, monkeypatch):
     assert space["result"].count.evaluations == 2 and float(space["result"].distances) > 0
 
 
+def test_the_lines_about_the_plane_give_arrays_of_these_shapes():
+    space = {}
+    exec(block("playground.plane import"), space)
+    assert space["particles"].shape == (64, 2000, 2) and space["result"].states.shape == (17, 200, 2)
+    assert space["p_t"].shape == (64, 96, 96) and space["velocity"].shape == (64, 24, 24, 2)
+    torch.testing.assert_close(space["log_p"].ode, space["log_p"].closed, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("variable", ["sigma", "t"])
 def test_the_solver_of_the_readme_has_its_declared_order(monkeypatch, variable):
     space = dict(vars(playground.solvers))
