@@ -792,7 +792,7 @@ def test_a_finger_paints_on_a_phone(phone):
         touch("touchMove", (0.5, 0.1 + 0.05 * k))
     touch("touchEnd")
     guide = phone.wait_for_guide("beach")
-    assert tuple(guide[38, 64]) == RED and tuple(guide[60, 64]) == RED
+    assert np.abs(guide[[38, 60], 64].astype(int) - RED).max() <= 2
     assert phone.page.evaluate("scrollY") == scrolled
 
 

@@ -13,9 +13,11 @@ const board = find('.board');
 const view = find('.view');
 const over = find('.over');
 const video = find('video');
-const paper = view.getContext('2d');
+// Kept out of the graphics card, which rounds colours: what is seen is what is sent, to the last bit.
+const exact = { willReadFrequently: true };
+const paper = view.getContext('2d', exact);
 const sheet = over.getContext('2d');
-const layer = () => document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+const layer = () => document.createElement('canvas').getContext('2d', exact);
 const base = layer();
 const strokes = layer();
 const mask = layer();
