@@ -5,17 +5,19 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Literal
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
 from components.theme import PALETTE, SOLVER_COLOURS
 from playground.images.alignment import Alignment
+from playground.images.comparison import Compared, Measured, principal_paths, slopes, turning
 from playground.images.models import Token
 from playground.images.text_to_image import GuidanceNorms
 from playground.images.tradeoff import Tradeoff
 from playground.plane.metrics import ErrorRow, fitted_slope, path_curves
 from playground.plane.recipe import PlaneFlow
+from playground.schedules import Schedule
 from playground.solvers import SOLVERS
 
 
@@ -272,5 +274,136 @@ def alignment_matrix(alignment: Alignment, source: Sequence[Token], target: Sequ
             "showgrid": False,
         },
         margin={"l": 70, "r": 8, "t": 70, "b": 8},
+    )
+    return figure
+
+
+def solver_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A line's colour, dash and marker for each solver: its own colour, or one that is left; never two alike."""
+    used = {SOLVER_COLOURS[n] for n in names if n in SOLVER_COLOURS}
+    left = [colour for colour in PALETTE.values() if colour not in used] or list(PALETTE.values())
+    symbols = ("circle", "square", "diamond", "x", "triangle-up", "cross", "star", "triangle-down")
+    styles: dict[str, dict[str, Any]] = {}
+    others = [n for n in names if n not in SOLVER_COLOURS]
+    for i, name in enumerate(names):
+        again = others.index(name) // len(left) if name in others else 0
+        colour = SOLVER_COLOURS.get(name) or left[others.index(name) % len(left)]
+        styles[name] = {
+            "line": {"color": colour, "width": 2, "dash": ("solid", "dot", "dash", "dashdot")[again % 4]},
+            "marker": {"symbol": symbols[i % len(symbols)], "size": 7},
+        }
+    return styles
+
+
+def comparison_errors(
+    table: Sequence[Measured], floor: float, cost: Literal["evaluations", "seconds"]
+) -> go.Figure:
+    """Distance from the reference over cost, both axes logarithmic, with fitted slopes beside declared orders.
+
+    Args:
+        table: the comparison's.
+        floor: how far the reference has converged.
+        cost: what the horizontal axis counts.
+    """
+    figure = _figure(420)
+    fitted = slopes(list(table))
+    names = list(dict.fromkeys(m.cell.solver for m in table))
+    styles = solver_styles(names)
+    for name in names:
+        own = [m for m in table if m.cell.solver == name and m.error == m.error]
+        if not own:
+            continue
+        solver = SOLVERS[name]
+        slope = f": slope {fitted[name]:.1f}" if fitted[name] == fitted[name] else ""
+        figure.add_scatter(
+            x=[m.cell.evaluations if cost == "evaluations" else m.seconds for m in own],
+            y=[m.error for m in own],
+            customdata=[[m.cell.steps] for m in own],
+            name=f"{solver.title}{slope} (order {solver.order}{', SDE' if own[0].compares == 'sde' else ''})",
+            mode="lines+markers",
+            hovertemplate="%{customdata[0]} steps, %{x:.3g}: %{y:.2%} off<extra>" + solver.title + "</extra>",
+            **styles[name],
+        )
+    figure.add_hline(y=floor, line={"color": PALETTE["noise"], "dash": "dash"})
+    figure.update_layout(
+        xaxis={
+            "type": "log",
+            "title": "evaluations (NFE)" if cost == "evaluations" else "seconds (share of the run)",
+            "dtick": "D1" if cost == "evaluations" else None,
+        },
+        yaxis={"type": "log", "title": "relative L2 distance of the latents", "exponentformat": "power"},
+        legend={"orientation": "v", "y": -0.2, "yanchor": "top", "x": 0},
+        height=520,
+        margin={"l": 60, "r": 16},
+    )
+    return figure
+
+
+def comparison_paths(result: Compared, rows: Sequence[int]) -> go.Figure:
+    """The latents' paths on their principal plane, from noise (square) to the picture (circle)."""
+    paths, share = principal_paths(result)
+    figure = _figure(420)
+    styles = solver_styles([result.run_cells[k].solver for k in rows])
+    for k in rows:
+        cell, points = result.run_cells[k], paths[k]
+        figure.add_scatter(
+            x=points[:, 0].tolist(),
+            y=points[:, 1].tolist(),
+            name=SOLVERS[cell.solver].title,
+            mode="lines+markers",
+            line=styles[cell.solver]["line"],
+            marker={"size": [9] + [4] * (len(points) - 2) + [10], "symbol": "circle"},
+            hovertemplate="evaluation %{pointNumber}<extra>" + SOLVERS[cell.solver].title + "</extra>",
+        )
+    figure.update_layout(
+        xaxis_title=f"the plane shows {share:.0%} of the variance of all points",
+        legend={"orientation": "v", "y": -0.2, "yanchor": "top", "x": 0},
+        height=480,
+    )
+    return figure
+
+
+def comparison_steps(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
+    """sigma/alpha at each evaluation."""
+    figure = _figure(320)
+    styles = solver_styles([result.run_cells[k].solver for k in rows])
+    for k in rows:
+        cell, times = result.run_cells[k], result.seen[k].t
+        figure.add_scatter(
+            x=list(range(1, len(times) + 1)),
+            y=[float(schedule.noise_ratio(t)) for t in times],
+            name=SOLVERS[cell.solver].title,
+            mode="lines+markers",
+            hovertemplate="evaluation %{x}: σ/α = %{y:.3g}<extra>" + SOLVERS[cell.solver].title + "</extra>",
+            **styles[cell.solver],
+        )
+    figure.update_layout(
+        xaxis_title="evaluation",
+        yaxis={"type": "log", "title": "σ/α", "exponentformat": "power"},
+        legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
+        height=420,
+    )
+    return figure
+
+
+def comparison_turning(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
+    """By how much the direction that a solver follows turns between evaluations, over the noise level."""
+    figure = _figure(320)
+    styles = solver_styles([result.run_cells[k].solver for k in rows])
+    for k in rows:
+        cell, angles = result.run_cells[k], turning(result, k)
+        figure.add_scatter(
+            x=[float(schedule.noise_ratio(t)) for t in result.seen[k].t[1:]],
+            y=angles,
+            name=SOLVERS[cell.solver].title,
+            mode="lines+markers",
+            hovertemplate="σ/α = %{x:.3g}: %{y:.1f}°<extra>" + SOLVERS[cell.solver].title + "</extra>",
+            **styles[cell.solver],
+        )
+    figure.update_layout(
+        xaxis={"type": "log", "autorange": "reversed", "title": "σ/α (noise → data)", "exponentformat": "power"},
+        yaxis_title="turn of x − x₀, degrees",
+        legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
+        height=420,
     )
     return figure

@@ -64,6 +64,7 @@ def link_script(recipe: type[Recipe], names: list[str]) -> str:
         const names = {json.dumps(names)}, defaults = {json.dumps(defaults)};
         // A list is shown as JSON, or as one text per line (see `listed`).
         const listed = text => {{
+            if (Array.isArray(text)) return text;
             try {{
                 const list = JSON.parse(text);
                 if (Array.isArray(list)) return list;

@@ -13,8 +13,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from components import theme
 from components.controls import link_script
 from components.media import Media
-from components.tabs import flow, prompt_to_prompt, sdedit, text_to_image
+from components.tabs import flow, prompt_to_prompt, samplers, sdedit, text_to_image
 from playground.backend import Backend
+from playground.images.comparison import Comparison, Reference
 from playground.images.prompt_to_prompt import PromptToPrompt
 from playground.images.sdedit import SDEdit
 from playground.plane.recipe import PlaneFlow
@@ -25,6 +26,7 @@ TABS: tuple[tuple[type[Recipe], Any], ...] = (
     (TextToImage, text_to_image),
     (SDEdit, sdedit),
     (PromptToPrompt, prompt_to_prompt),
+    (Comparison, samplers),
     (PlaneFlow, flow),
 )
 
@@ -72,7 +74,9 @@ def warm_up(backend: Backend) -> threading.Thread:
     def work() -> None:
         default = TextToImage(model=next(iter(backend.models)))
         pictures = [kind(model=default.model) for kind in (SDEdit, PromptToPrompt)]
-        for recipe in (default, default.but(sweep=text_to_image.SWEEP), *pictures, PlaneFlow()):
+        compared = Comparison(model=default.model)
+        last = (compared, *(Reference.of(compared, noisy) for noisy in (False, True)))
+        for recipe in (default, default.but(sweep=text_to_image.SWEEP), *pictures, PlaneFlow(), *last):
             for _ in backend.run(recipe, visitor="", slot="warm-up"):
                 pass
 

@@ -8,6 +8,7 @@ from components.widgets.filmstrip import Filmstrip
 from components.widgets.noising import Noising
 from components.widgets.paint import Paint
 from components.widgets.plane import Plane
+from components.widgets.race import Race
 from components.widgets.stage import Stage
 from components.widgets.sweep import Sweep
 from components.widgets.tokens import Tokens
@@ -22,6 +23,7 @@ __all__ = [
     "Noising",
     "Paint",
     "Plane",
+    "Race",
     "Stage",
     "Sweep",
     "Tokens",

@@ -19,6 +19,8 @@ from playground.backend.guides import Guides
 from playground.errors import PlaygroundError, RecipeError
 from playground.fields import Count
 from playground.guidance import RULES
+from playground.images.comparison import Compared, Comparison, Reference
+from playground.images.comparison import run as run_comparison
 from playground.images.examples import EXAMPLES
 from playground.images.models import TextToImageModel, to_uint8
 from playground.images.prompt_to_prompt import PromptToPrompt
@@ -137,6 +139,21 @@ def _shown(progress: Progress, model: TextToImageModel, desk: Desk) -> Preview:
     return Preview(progress.step, progress.steps, replace(progress.count), pictures)
 
 
+def _comparison(recipe: Comparison | Reference, desk: Desk) -> Work:
+    """Previews tell how far it is: there are too many pictures to show them all on the way."""
+    model = desk.model(recipe.model)
+    for words in recipe.texts():
+        for text in model.text.notes(words):
+            yield Note(text)
+    for event in run_comparison(recipe, model):
+        if isinstance(event, Compared):
+            yield Result(event)
+        elif isinstance(event, Progress):
+            yield Preview(event.step, event.steps, event.count)
+        else:
+            yield None
+
+
 def _plane_flow(recipe: PlaneFlow, desk: Desk) -> Work:
     """Train the field first, if it is a learned one: a stopped training goes on where it stopped."""
     field, history = None, []
@@ -162,6 +179,8 @@ RUNNERS: dict[type[Recipe], Callable[[Any, Desk], Work]] = {
     TextToImage: _text_to_image,
     SDEdit: _sdedit,
     PromptToPrompt: _prompt_to_prompt,
+    Comparison: _comparison,
+    Reference: _comparison,
     PlaneFlow: _plane_flow,
 }
 """The runner of each kind of recipe."""

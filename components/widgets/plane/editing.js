@@ -12,6 +12,8 @@ const editing = (() => {
   let label = 0;
   let components = [];
   let chosen = -1;
+  let asked = null; // when components were told that no flow has answered yet
+  let waiting = null;
   let grip = null; // which handle of the chosen component is held: 'mean', 'x' or 'y'
 
   const round = v => Math.round(1000 * v) / 1000;
@@ -60,7 +62,20 @@ const editing = (() => {
   }
 
   const tell = () => trigger('drawn', { points: points.map(([x, y, l]) => [round(x), round(y), l]) });
-  const shape = done => trigger('shaped', { components: components.map(c => c.map(round)), done });
+
+  /** Tells the components. While a hand moves, not before the last ones have been answered by a flow (or for long):
+   *  more than the page can show would only wait in line. */
+  function shape(done) {
+    clearTimeout(waiting);
+    waiting = null;
+    const now = performance.now();
+    if (!done && asked !== null && now - asked < 400) {
+      waiting = setTimeout(() => shape(false), 400);
+      return;
+    }
+    asked = done ? null : now;
+    trigger('shaped', { components: components.map(c => c.map(round)), done });
+  }
 
   function add() {
     components.push([0, 0, 0.4, 0.4, 0, 1, 0]);
@@ -109,6 +124,13 @@ const editing = (() => {
 
   return {
     get active() { return mode !== null; },
+
+    /** A new flow is on show. */
+    answered() {
+      if (asked === null) return;
+      asked = null;
+      if (waiting !== null) shape(false);
+    },
 
     load(what, given) {
       const changed = what !== mode;

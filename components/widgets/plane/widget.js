@@ -667,6 +667,7 @@ function arrived(name) {
     counters.particles = flow.frames.shape[1];
     counters.frames = frameCount();
     counters.flows = (counters.flows ?? 0) + 1;
+    editing.answered();
     fit();
   }
   stale = { board: true, strip: true, cursor: true };

@@ -1,0 +1,14 @@
+"""Solvers against budgets: the pictures, and how they came about, evaluation by evaluation."""
+
+from components.widgets.base import Widget
+
+
+class Race(Widget):
+    """`{"url": str | None, "frames": int, "tile": int, "budgets": [str], "solvers": [{"name": str, "title": str,
+    "about": str}], "cells": [{"solver": int, "budget": int, "row": int | None, "evaluations": int, "error":
+    float | None, "text": str}], "selected": int | None}`.
+
+    `url` + "K.png" is one picture of all rows side by side, `tile` pixels each, after K evaluations: 1 to `frames`.
+    They are fetched when the race is played or scrubbed, and everything else happens in the browser. Event
+    `pick`: `{"row": int}`.
+    """

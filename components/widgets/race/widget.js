@@ -1,0 +1,134 @@
+const FRAMES_PER_SECOND = 4;
+const bar = find('.bar');
+const at = find('.at');
+const said = find('output');
+const sort = find('.sort');
+const button = find('.play');
+const table = find('.table');
+
+let value = {};
+let cells = [];
+let frames = new Map(); // evaluation -> picture, or the promise of one
+let timer = null;
+let earlier = new AbortController();
+
+/** The picture of all rows after some evaluations; null while it is on its way. */
+function frame(evaluation) {
+  const kept = frames.get(evaluation);
+  if (kept) return kept instanceof Promise ? null : kept;
+  const { signal } = earlier;
+  const asked = decode(value.url + evaluation + '.png', signal).then(picture => {
+    if (signal.aborted) return;
+    frames.set(evaluation, picture);
+    draw();
+  }, () => {
+    if (signal.aborted) return;
+    frames.delete(evaluation);
+    find('.note').textContent = 'These pictures are no longer kept: compare once more.';
+    stop();
+  });
+  frames.set(evaluation, asked);
+  return null;
+}
+
+function draw() {
+  const evaluation = Number(at.value);
+  const last = evaluation === value.frames;
+  said.textContent = last ? 'all have arrived' : 'after ' + evaluation + (evaluation === 1 ? ' evaluation' : ' evaluations');
+  const picture = value.url ? frame(evaluation) : null;
+  for (const { node, canvas, text, row, evaluations } of cells) {
+    const arrived = evaluation >= evaluations;
+    node.classList.toggle('running', !arrived);
+    node.querySelector('.said').textContent = arrived ? text : evaluation + ' of ' + evaluations;
+    if (picture) {
+      canvas.width = canvas.height = value.tile;
+      canvas.getContext('2d').drawImage(picture, row * value.tile, 0, value.tile, value.tile, 0, 0, value.tile, value.tile);
+      sharpen(canvas, canvas.clientWidth, value.tile);
+    }
+  }
+  counters.draws += 1;
+}
+
+function tick() {
+  if (!element.isConnected || element.offsetParent === null || Number(at.value) === value.frames) stop();
+  else if (frames.get(Number(at.value)) instanceof Image) {
+    at.value = Number(at.value) + 1;
+    draw();
+  }
+}
+
+function play() {
+  if (Number(at.value) === value.frames) at.value = 1;
+  timer = setInterval(tick, 1000 / FRAMES_PER_SECOND);
+  button.textContent = '❚❚';
+  button.setAttribute('aria-label', 'Pause');
+  draw();
+}
+
+function stop() {
+  clearInterval(timer);
+  timer = null;
+  button.textContent = '▶';
+  button.setAttribute('aria-label', 'Play');
+}
+
+/** The solvers' numbers in the chosen order; those without an error come last. */
+function order() {
+  const numbers = (value.solvers ?? []).map((_, i) => i);
+  if (sort.value === 'name') return numbers.sort((a, b) => value.solvers[a].title.localeCompare(value.solvers[b].title));
+  if (sort.value === '') return numbers;
+  const errors = numbers.map(i => value.cells.find(c => c.solver === i && c.budget === Number(sort.value))?.error ?? Infinity);
+  return numbers.sort((a, b) => errors[a] - errors[b]);
+}
+
+function lay() {
+  cells = [];
+  const nodes = [make('span'), ...value.budgets.map(text => make('span', { class: 'head numbers' }, text))];
+  for (const solver of order()) {
+    const { title, about } = value.solvers[solver];
+    nodes.push(make('div', { class: 'solver' }, make('b', {}, title), make('span', { class: 'quiet' }, about)));
+    value.budgets.forEach((_, budget) => {
+      const cell = value.cells.find(c => c.solver === solver && c.budget === budget);
+      if (!cell || cell.row === null) {
+        nodes.push(make('span', { class: 'none quiet' }, cell?.text ?? ''));
+        return;
+      }
+      const canvas = make('canvas');
+      const node = make('button', {
+        type: 'button', class: 'cell', 'aria-label': title + ', ' + cell.text, 'aria-pressed': String(cell.row === value.selected),
+      }, canvas, make('span', { class: 'said quiet numbers' }));
+      node.addEventListener('click', () => {
+        for (const other of cells) other.node.setAttribute('aria-pressed', String(other.node === node));
+        trigger('pick', { row: cell.row });
+      });
+      nodes.push(node);
+      cells.push({ ...cell, node, canvas });
+    });
+  }
+  table.style.setProperty('--budgets', value.budgets.length);
+  table.replaceChildren(...nodes);
+}
+
+function load() {
+  value = { budgets: [], solvers: [], cells: [], frames: 0, ...props.value };
+  stop();
+  earlier.abort();
+  earlier = new AbortController();
+  frames = new Map();
+  const sorted = sort.value;
+  sort.replaceChildren(make('option', { value: '' }, 'as chosen'), make('option', { value: 'name' }, 'by name'),
+    ...value.budgets.map((text, i) => make('option', { value: String(i) }, 'by error at ' + text)));
+  sort.value = [...sort.options].some(o => o.value === sorted) ? sorted : '';
+  bar.hidden = !value.url;
+  at.max = value.frames || 1;
+  at.value = value.frames || 1;
+  find('.note').textContent = '';
+  lay();
+  draw();
+}
+
+at.addEventListener('input', () => { stop(); draw(); });
+button.addEventListener('click', () => (timer === null ? play() : stop()));
+sort.addEventListener('input', () => { lay(); draw(); });
+watch('value', load);
+load();
