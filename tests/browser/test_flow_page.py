@@ -102,7 +102,7 @@ def plane(visit):
 
 def test_the_tab_opens_with_a_flow_and_its_cost(plane):
     shown = plane(particles=2000)
-    assert shown.counted("particles") == 2000 and shown.counted("frames") == 60
+    assert shown.counted("particles") == 2000 and shown.counted("frames") == 64
     expect(shown.status).to_contain_text("48 evaluations (NFE)")
     expect(shown.status).to_contain_text("as many exact draws")
     assert shown.error.inner_text().strip() == ""
@@ -124,7 +124,9 @@ def test_playing_and_scrubbing_ask_the_server_for_nothing(plane):
     shown.page.locator("#flow-plane .bar input").focus()
     for _ in range(10):
         shown.page.keyboard.press("ArrowLeft")
-    box = shown.page.locator("#flow-plane .strip").bounding_box()
+    strip = shown.page.locator("#flow-plane .strip")
+    strip.scroll_into_view_if_needed()
+    box = strip.bounding_box()
     for part in (0.2, 0.5, 0.8):
         shown.page.mouse.click(box["x"] + part * box["width"], box["y"] + box["height"] / 2)
     expect(shown.page.locator("#flow-plane .time")).to_contain_text("t = 0.2")
@@ -143,7 +145,7 @@ def test_a_click_gives_the_exact_and_the_ode_likelihood(plane):
     text = shown.point.inner_text().replace("−", "-")
     closed, ode = (float(v) for v in re.search(r"log p = (\S+) in closed form · (\S+) by the ODE", text).groups())
     back = float(re.search(r"to the noise and back: (\S+) away", text)[1])
-    assert closed == pytest.approx(ode, abs=1e-3) and back < 1e-3
+    assert closed == pytest.approx(ode, abs=1e-4) and back < 1e-4
     # The closed form that it says is the one of the recipe at this point and time.
     px, py, t = (float(v) for v in re.search(r"x = \((\S+), (\S+)\), t = (\S+):", text).groups())
     path, recipe = PlaneFlow().schedule(), shown.recipe()
@@ -159,18 +161,24 @@ def np_point(x: float, y: float):
 
 def test_a_typed_word_becomes_the_data(plane):
     shown = plane(target="word", word="A")
-    flows = shown.counted("flows")
     box = shown.control("word").locator("textarea, input").first
-    box.press("Control+A")
-    box.press_sequentially("Hi")
-    until(lambda: shown.recipe().word == "Hi")
-    shown.wait_for_flow(flows)
+
+    def write(word: str) -> None:
+        """Again, if the box had only just appeared and forgot it."""
+
+        def taken() -> bool:
+            box.press("Control+A")
+            box.press_sequentially(word)
+            shown.page.wait_for_timeout(1000)
+            return shown.recipe().word == word
+
+        until(taken)
+
+    write("Hi")
     until(lambda: inside(shown, PlaneFlow(target="word", word="Hi")) > 0.9)
-    box.press("Control+A")
-    box.press_sequentially("日")
+    write("日")
     expect(shown.error).to_contain_text("The font has no letter")
-    box.press("Control+A")
-    box.press_sequentially("ok")
+    write("ok")
     expect(shown.error).to_have_text("")
 
 
@@ -235,8 +243,8 @@ def test_a_mixture_is_edited_on_the_plane(plane):
     shown = plane(target="mixture", mixture=text)
     flows = shown.counted("flows")
     shown.drag((-1, 0), (-1, -1.5))
-    shown.wait_for_flow(flows)
     until(lambda: decode_mixture(shown.recipe().mixture)[0][1] < -1.3)
+    shown.wait_for_flow(flows)
     assert decode_mixture(shown.recipe().mixture)[1] == pytest.approx(decode_mixture(text)[1], abs=0.002)
     shown.page.get_by_role("button", name="Delete").click()
     until(lambda: len(decode_mixture(shown.recipe().mixture)) == 1)

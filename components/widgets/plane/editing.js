@@ -14,6 +14,7 @@ const editing = (() => {
   let chosen = -1;
   let asked = null; // when components were told that no flow has answered yet
   let waiting = null;
+  let told = null; // the components that were told last, and when
   let grip = null; // which handle of the chosen component is held: 'mean', 'x' or 'y'
 
   const round = v => Math.round(1000 * v) / 1000;
@@ -74,8 +75,14 @@ const editing = (() => {
       return;
     }
     asked = done ? null : now;
-    trigger('shaped', { components: components.map(c => c.map(round)), done });
+    const mine = components.map(c => c.map(round));
+    told = { text: JSON.stringify(mine), at: now };
+    trigger('shaped', { components: mine, done });
   }
+
+  /** Whether components that a flow brings are from before the ones told last. */
+  const older = given => told !== null && performance.now() - told.at < 3000
+    && JSON.stringify(given.map(c => c.map(round))) !== told.text;
 
   function add() {
     components.push([0, 0, 0.4, 0.4, 0, 1, 0]);
@@ -137,7 +144,8 @@ const editing = (() => {
       mode = what;
       if (mode === null) delete plane.dataset.edit;
       else plane.dataset.edit = mode;
-      if (mode === 'mixture' && grip === null) {
+      if (changed) told = null;
+      if (mode === 'mixture' && grip === null && !older(given)) {
         components = given.map(c => [...c]);
         if (chosen >= components.length) chosen = -1;
       }
