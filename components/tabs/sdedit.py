@@ -489,17 +489,22 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         made = dict(zip(NAMES, values, strict=True)) | {"guide": guide, "mask": mask}
         return tuple(made[name] for name in NAMES)
 
-    def painted(request: gr.Request, event: gr.EventData, *values: Any) -> dict[Any, Any]:
+    newest: dict[str, int] = {}  # per visitor, the number of the newest painting that has arrived
+
+    def painted(request: gr.Request, event: gr.EventData, *values: Any) -> Any:
         """What is on the board becomes the guide, and its mask."""
+        visitor, number = request.session_hash or "", int(event._data["number"])
+        newest[visitor] = max(number, newest.get(visitor, 0))
         try:
             picture, _ = open_picture(read_data(event._data["picture"]))
             data = event._data["mask"]
             mask = open_picture(read_data(data))[0].convert("L") if data else None
         except PlaygroundError as problem:
             return {refused: lines(str(problem))}
-        visitor = request.session_hash or ""
         guide_name = backend.guides.put(picture, visitor)
         mask_name = backend.guides.put(mask, visitor) if mask else ""
+        if newest.get(visitor, 0) > number:
+            return gr.skip()  # a newer painting is on its way
         runs.announce(request, with_guide(values, guide_name, mask_name))
         return {
             c["guide"]: guide_name,
@@ -509,7 +514,8 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             examples: example_tiles(""),
         }
 
-    drawn = paint.painted(painted, controls, mine, **(FAST | {"trigger_mode": "always_last"}))
+    # Not "always_last": Gradio would run the last event with the data of the first.
+    drawn = paint.painted(painted, controls, mine, **(FAST | {"trigger_mode": "multiple"}))
     runs.then_move(drawn)
 
     def taken(picture: Image.Image, mask: Image.Image | None, model: str, visitor: str) -> dict[Any, Any]:
@@ -653,7 +659,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         def pick(first: int, event: gr.EventData, index: int = index) -> dict[Any, Any]:
             return {c["t0"]: float(event._data["value"]), c["seed"]: first + index}
 
-        runs.then_start(row.pick(pick, stripped, [c["t0"], c["seed"]], **(FAST | {"trigger_mode": "always_last"})))
+        runs.then_start(row.pick(pick, stripped, [c["t0"], c["seed"]], **(FAST | {"trigger_mode": "multiple"})))
 
     # --- faithful or realistic --------------------------------------------------------------------------
     def run_measure(request: gr.Request, *values: Any):
@@ -799,6 +805,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
         media.forget(owner(request.session_hash))
+        newest.pop(request.session_hash or "", None)
 
     page.unload(left)
     return controls

@@ -34,6 +34,7 @@ let laid = null; // the second picture while it is being placed: {picture, x, y}
 let stream = null;
 let loaded = null;
 let turn = 0;
+let number = 0; // of the paintings that were sent
 
 const say = text => { find('.said').textContent = text; };
 
@@ -122,7 +123,8 @@ function flatMask() {
 
 function send(done) {
   sent = performance.now();
-  trigger('painted', { picture: flat(), mask: flatMask(), done });
+  number += 1;
+  trigger('painted', { picture: flat(), mask: flatMask(), done, number });
 }
 
 function changed() {
