@@ -1,0 +1,77 @@
+"""The tab Samplers, as its visitors use it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+from visiting import until
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+SMALL = {"tab": "samplers", "solvers": json.dumps(["ddim", "heun"]), "budgets": json.dumps([3, 6])}
+
+
+def compared(visit, **query):
+    """The tab with a small comparison run to its end."""
+    page = visit(wait=False, **(SMALL | query)).page
+    expect(page.locator("#samplers-race .cell")).to_have_count(4)
+    page.locator("#samplers-go").click()
+    expect(page.locator("#samplers-summary")).to_contain_text("Reference of the ODE", timeout=240_000)
+    return page
+
+
+def test_a_comparison_says_who_is_closest_and_is_played_without_the_server(visit):
+    page = compared(visit)
+    cells = page.locator("#samplers-race .cell")
+    expect(cells.first).to_contain_text("3 NFE")
+    expect(cells.first).to_contain_text("off")
+    expect(page.locator("#samplers-summary")).to_contain_text("is closest to the solution")
+    slider = page.locator("#samplers-race .at")
+    slider.fill("1")
+    expect(cells.nth(1)).to_contain_text("1 of 6")
+    until(lambda: page.evaluate("window.__dp['samplers-race'].loads") >= 2)
+    for k in (2, 3, 4, 5, 6):
+        slider.fill(str(k))
+        until(lambda k=k: page.evaluate("window.__dp['samplers-race'].loads") >= min(k, 5))
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for k in (1, 3, 6):
+        slider.fill(str(k))
+    expect(cells.nth(1)).to_contain_text("6 NFE")
+    assert asked == []
+    page.locator("#samplers-race .sort").select_option("1")
+    cells.nth(1).click()
+    expect(page.locator("#samplers-film .column")).not_to_have_count(0)
+    expect(page.locator("#samplers-film .note")).to_contain_text("columns are evaluations")
+    expect(page.locator("#samplers-halfway figure").first).to_be_visible()
+    expect(page.locator("#samplers-errors .plot-container")).to_be_visible()
+    link = page.locator("#samplers-saved a").get_attribute("href")
+    assert link.endswith("table.png")
+
+
+def test_choices_are_in_the_link_and_empty_ones_are_named(visit):
+    visited = visit(wait=False, **SMALL)
+    page = visited.page
+    expect(page.locator("#samplers-race .cell")).to_have_count(4)
+    box = page.locator("#samplers-solvers label", has_text="UniPC").locator("input")
+    box.check()
+    until(lambda: visited.link().get("solvers") == '["ddim","heun","unipc"]')
+    expect(page.locator("#samplers-expected")).to_contain_text("sample-forwards, about")
+    for name in ("DDIM", "Heun (order", "UniPC"):
+        page.locator("#samplers-solvers label", has_text=name).first.locator("input").uncheck()
+    expect(page.locator("#samplers-error .prose")).to_contain_text("Choose at least one solver.")
+
+
+def test_the_plane_has_the_same_solvers(visit):
+    page = visit(wait=False, **SMALL).page
+    expect(page.locator("#samplers-race .cell")).to_have_count(4)
+    page.locator("#samplers-plane-go").click()
+    expect(page.locator("#samplers-plane-said")).to_contain_text("Left: distance", timeout=240_000)
+    expect(page.locator("#samplers-plane-errors .plot-container")).to_be_visible()
+
+
+def test_the_tab_fits_a_phone(visit):
+    page = visit(wait=False, width=390, height=844, **SMALL).page
+    expect(page.locator("#samplers-race .cell")).to_have_count(4)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

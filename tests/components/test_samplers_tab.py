@@ -1,0 +1,100 @@
+"""What the tab Samplers says of solvers and cells."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from components.charts import comparison_errors, solver_styles
+from components.tabs.samplers import (
+    NAMES,
+    PRESETS,
+    about,
+    halfway_value,
+    race_value,
+    recipe_of,
+    refused_lines,
+    solver_choices,
+)
+from playground.errors import RecipeError
+from playground.images.comparison import Cell, Comparison, Measured, compare, measure
+from playground.images.models import load_model
+from playground.solvers import SOLVERS
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+def values(**changes):
+    recipe = Comparison(**changes)
+    return tuple(list(v) if isinstance(v := getattr(recipe, n), tuple) else v for n in NAMES)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_comparison_that_this_model_can_take(name, model):
+    recipe = Comparison(**PRESETS[name])
+    assert recipe_of(values(**PRESETS[name])) == recipe
+    schedule = model.denoiser.schedule
+    assert not set(recipe.solvers) & set(recipe.refused(schedule))
+    assert recipe.plan(schedule).rows
+
+
+@pytest.mark.parametrize("field", ["solvers", "budgets"])
+def test_an_empty_choice_is_named(field):
+    told = list(values())
+    told[NAMES.index(field)] = []
+    with pytest.raises(RecipeError, match=f"^Choose at least one {field[:-1]}"):
+        recipe_of(tuple(told))
+
+
+def test_every_solver_is_offered_or_refused_with_its_reason():
+    refused = {"rk4": "Runge-Kutta 4 cannot <do> this.", "heun": "Heun cannot <do> this."}
+    offered = [name for _, name in solver_choices(refused)]
+    assert set(offered) | set(refused) == set(SOLVERS) and not set(offered) & set(refused)
+    said = refused_lines(refused)
+    assert said == "<p>✕ Runge-Kutta 4, Heun: It cannot &lt;do&gt; this.</p>"
+    assert all(str(SOLVERS[n].order) in about(n) for n in SOLVERS)
+
+
+def test_the_race_names_rows_as_the_run_does(model):
+    recipe = Comparison(solvers=("rk4", "heun", "ddim"), budgets=(2, 4))
+    schedule = model.denoiser.schedule
+    before = race_value(recipe, None, [], "", schedule)
+    assert before["url"] is None and [c["row"] for c in before["cells"]] == [None, 0, 1, 2, 3, 4]
+    result = compare(recipe, model)
+    table = measure(result, {})
+    after = race_value(recipe, result, table, "token", schedule)
+    assert after["frames"] == 4 and after["cells"][0]["text"] == "not one step"
+    for cell in after["cells"][1:]:
+        ran = result.run_cells[cell["row"]]
+        assert after["solvers"][cell["solver"]]["name"] == ran.solver and cell["evaluations"] == ran.evaluations
+    # Without a reference nothing is said of errors.
+    assert all("off" not in c["text"] for c in after["cells"])
+
+
+def test_half_of_a_long_run_is_shown_beside_a_short_one(model):
+    recipe = Comparison(solvers=("ddim",), budgets=(2, 4, 5))
+    result = compare(recipe, model)
+    said = halfway_value(result, "token")
+    assert "film-1-2.png" in said and "after 2 of 4 steps" in said and said.count("<figure") == 3
+    alone = compare(recipe.but(budgets=(3,)), model)
+    assert "twice the other" in halfway_value(alone, "token")
+
+
+def test_no_two_solvers_look_alike():
+    styles = solver_styles(list(SOLVERS))
+    looks = [(s["line"]["color"], s["line"]["dash"], s["marker"]["symbol"]) for s in styles.values()]
+    assert all(a != b for a, b in itertools.combinations(looks, 2))
+
+
+def test_the_chart_leaves_out_who_has_no_solution():
+    table = [
+        Measured(Cell("ddim", 8, 8, 8), 1.0, 0.2, "ode"),
+        Measured(Cell("churn", 8, 4, 8), 1.0, float("nan"), ""),
+    ]
+    figure = comparison_errors(table, 0.01, "seconds")
+    assert [trace.name for trace in figure.data] == ["DDIM (order 1)"]
+    assert list(figure.data[0].x) == [1.0]
