@@ -242,8 +242,17 @@ def test_a_mixture_is_edited_on_the_plane(plane):
     text = encode_mixture([(-1, 0, 0.3, 0.3, 0.0, 1.0, 0), (1.5, 1, 0.2, 0.4, 0.5, 1.0, 1)])
     shown = plane(target="mixture", mixture=text)
     flows = shown.counted("flows")
-    shown.drag((-1, 0), (-1, -1.5))
-    until(lambda: decode_mixture(shown.recipe().mixture)[0][1] < -1.3)
+    expect(shown.page.locator("#flow-plane .editor")).to_contain_text("Choose a Gaussian")
+
+    def dragged() -> bool:
+        """Again, if the page was still being put together when the hand came."""
+        x, y = decode_mixture(shown.recipe().mixture)[0][:2]
+        if y > -1.3:
+            shown.drag((x, y), (-1, -1.5))
+            shown.page.wait_for_timeout(1500)
+        return y <= -1.3
+
+    until(dragged)
     shown.wait_for_flow(flows)
     assert decode_mixture(shown.recipe().mixture)[1] == pytest.approx(decode_mixture(text)[1], abs=0.002)
     shown.page.get_by_role("button", name="Delete").click()
@@ -410,11 +419,11 @@ def test_bad_points_and_components_are_one_sentence(plane):
     shown.drag((-1, 0), (-1, 0.2))
     expect(shown.error).to_contain_text("above 0")
     shown = plane()
-    tell_instead(shown, "x", x="a", y=None)
-    shown.page.mouse.click(*shown.at(0, 0))
+    tell_instead(shown, "t", x="a", y=None)
+    shown.canvas.click(position={"x": 100, "y": 100})
     expect(shown.point).to_contain_text("not a point of the plane")
-    tell_instead(shown, "x", x=1e6, y=0)
-    shown.page.mouse.click(*shown.at(0, 0))
+    tell_instead(shown, "t", x=1e6, y=0)
+    shown.canvas.click(position={"x": 120, "y": 100})
     expect(shown.point).to_contain_text("in closed form")
 
 

@@ -14,7 +14,7 @@ const editing = (() => {
   let chosen = -1;
   let asked = null; // when components were told that no flow has answered yet
   let waiting = null;
-  let told = null; // the components that were told last, and when
+  let told = null; // the components that were told last, until a flow has them
   let grip = null; // which handle of the chosen component is held: 'mean', 'x' or 'y'
 
   const round = v => Math.round(1000 * v) / 1000;
@@ -76,13 +76,17 @@ const editing = (() => {
     }
     asked = done ? null : now;
     const mine = components.map(c => c.map(round));
-    told = { text: JSON.stringify(mine), at: now };
+    told = JSON.stringify(mine);
     trigger('shaped', { components: mine, done });
   }
 
-  /** Whether components that a flow brings are from before the ones told last. */
-  const older = given => told !== null && performance.now() - told.at < 3000
-    && JSON.stringify(given.map(c => c.map(round))) !== told.text;
+  /** Whether components that a flow brings are from before the ones told last: those are on their way. */
+  function older(given) {
+    if (told === null) return false;
+    if (JSON.stringify(given.map(c => c.map(round))) !== told) return true;
+    told = null;
+    return false;
+  }
 
   function add() {
     components.push([0, 0, 0.4, 0.4, 0, 1, 0]);
