@@ -36,6 +36,21 @@ def test_the_five_lines_make_a_picture(tmp_path, monkeypatch):
     assert (tmp_path / "cat.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_lines_of_prompt_to_prompt_make_two_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space: dict = {}
+    exec(block("PromptToPrompt(").replace("cross=0.8", "cross=0.8, steps=3"), space)
+    assert (tmp_path / "dog.png").read_bytes().startswith(b"\x89PNG")
+    assert len(space["result"].pictures) == 2
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_comparison_print_an_error_for_every_cell(capsys):
+    exec(block("Comparison("), {})
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 6 and all(re.fullmatch(r"[a-z0-9_]+ \d+ [\d.]+% ± [\d.]+%", line) for line in told)
+
+
 def test_the_lines_of_sdedit_make_a_picture_of_strokes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space: dict = {}
