@@ -255,6 +255,14 @@ def test_a_mixture_is_edited_on_the_plane(plane):
     until(dragged)
     shown.wait_for_flow(flows)
     assert decode_mixture(shown.recipe().mixture)[1] == pytest.approx(decode_mixture(text)[1], abs=0.002)
+
+
+@pytest.mark.slow
+def test_gaussians_are_deleted_and_added(plane):
+    text = encode_mixture([(-1, 0, 0.3, 0.3, 0.0, 1.0, 0), (1.5, 1, 0.2, 0.4, 0.5, 1.0, 1)])
+    shown = plane(target="mixture", mixture=text)
+    expect(shown.page.locator("#flow-plane .editor")).to_contain_text("Choose a Gaussian")
+    shown.page.mouse.click(*shown.at(-1, 0))
     shown.page.get_by_role("button", name="Delete").click()
     until(lambda: len(decode_mixture(shown.recipe().mixture)) == 1)
     shown.page.get_by_role("button", name="+ Gaussian").click()
