@@ -187,7 +187,7 @@ class Runs:
     def then_move(self, event: Any) -> None:
         """After this event, follow the settings as if a hand moved."""
         event.then(None, self.controls, None, js=self.write_link, **FAST)
-        announced = event.then(self._announce, self.controls, None, **FAST)
+        announced = event.then(self._announce, self.controls, None, trigger_mode="multiple", **FAST)
         announced.then(self.moved, self.inputs, self.outputs, **RUNNING)
 
     def stop(self, request: gr.Request) -> None:
