@@ -539,7 +539,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         result[c["word"]] = gr.update(visible=told["target"] == "word")
         result[drawing] = gr.update(visible=told["target"] == "points")
         result[edit] = gr.update(visible=told["target"] in HIDDEN)
-        result[formula] = equations(recipe.path)
+        result[formula] = gr.update(value=equations(recipe.path))
         return result
 
     deciding = [
