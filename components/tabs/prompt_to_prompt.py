@@ -452,13 +452,19 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         gr.on(prompts_changed, retyped, [typed, *controls], of_words, trigger_mode="always_last", **FAST)
     )
 
-    def edited(event: gr.EventData) -> dict[Any, Any]:
+    newest: dict[str, int] = {}  # per visitor, the number of the newest edit that has arrived
+
+    def edited(request: gr.Request, event: gr.EventData) -> Any:
         """A slider of a word has moved. What a browser sends is not trusted: the recipe reads it."""
-        data = event._data
+        data, visitor = event._data, request.session_hash or ""
+        number = data["number"] if isinstance(data.get("number"), int) else 0
+        if number < newest.get(visitor, 0):
+            return gr.skip()
+        newest[visitor] = number
         sent = {"weights": data.get("weights"), "own_cross": data.get("fractions"), "blend": data.get("blend")}
         return {c[name]: json.dumps(value) if value else "" for name, value in sent.items()}
 
-    touched = sliders.edited(edited, None, [c[name] for name in HIDDEN], trigger_mode="always_last", **FAST)
+    touched = sliders.edited(edited, None, [c[name] for name in HIDDEN], trigger_mode="multiple", **FAST)
     runs.then_move(touched)
 
     def take_example(event: gr.EventData) -> str:
@@ -517,7 +523,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         return numbers if all(isinstance(v, int | float) for v in numbers) and numbers else gr.skip()
 
     pair = [c["cross"], c["self_fraction"]]
-    runs.then_start(grid.pick(pick, None, pair, **(FAST | {"trigger_mode": "always_last"})))
+    runs.then_start(grid.pick(pick, None, pair, **(FAST | {"trigger_mode": "multiple"})))
     gr.on([x.change for x in pair], None, [*pair, grid], grid, js=MARK, **FAST)
 
     # --- looking closer at a finished run ---------------------------------------------------------------
@@ -581,6 +587,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
         media.forget(owner(request.session_hash))
+        newest.pop(request.session_hash or "", None)
 
     page.unload(left)
     return controls

@@ -365,7 +365,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         return {c[k]: v for k, v in numbers.items() if isinstance(v, int | float)} or gr.skip()
 
     on_axes = [c[name] for name in ("w", *AXES)]
-    runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "always_last"})))
+    runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "multiple"})))
     gr.on([x.change for x in on_axes], None, [*on_axes, sweep], sweep, js=MARK, **FAST)
 
     # --- looking closer at a finished run ------------------------------------------------------------

@@ -7,6 +7,7 @@ class Edits(Widget):
     """`{"prompts": [{"title": str, "words": [str]}], "weights": [[prompt, word, factor]], "fractions":
     [[prompt, word, fraction]], "blend": [[prompt, word]]}`.
 
-    A click on a word opens its sliders. Event `edited`: `{"weights", "fractions", "blend"}` as above, after each
-    move.
+    A click on a word opens its sliders. Event `edited`: `{"weights", "fractions", "blend", "number"}`, the lists
+    as above and a number that grows, so that the newer of two can be told: listen with `trigger_mode="multiple"`,
+    for "always_last" would bring the first event's data once more.
     """

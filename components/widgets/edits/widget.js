@@ -16,8 +16,17 @@ function put(list, amount) {
   value = { ...value, [list]: amount === null ? others : [...others, [chosen.prompt, chosen.word, ...amount]] };
 }
 
+let due = null;
+let number = 0;
+
+/** Tells the page of the newest lists, at most sixteen times a second. */
 function tell() {
-  trigger('edited', { weights: value.weights ?? [], fractions: value.fractions ?? [], blend: value.blend ?? [] });
+  due ??= setTimeout(() => {
+    due = null;
+    number += 1;
+    const { weights = [], fractions = [], blend = [] } = value;
+    trigger('edited', { weights, fractions, blend, number });
+  }, 60);
 }
 
 function badge(prompt, word) {
