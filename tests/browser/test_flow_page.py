@@ -159,6 +159,7 @@ def np_point(x: float, y: float):
     return torch.tensor([[x, y]], dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_a_typed_word_becomes_the_data(plane):
     shown = plane(target="word", word="A")
     box = shown.control("word").locator("textarea, input").first
@@ -192,6 +193,7 @@ def inside(shown: Plane, recipe: PlaneFlow) -> float:
     return float((data.log_density(ends) >= rare).double().mean())
 
 
+@pytest.mark.slow
 def test_drawn_points_become_the_data(plane):
     shown = plane(wait=False, target="points")
     expect(shown.notes).to_contain_text("Draw on the plane")
@@ -238,6 +240,7 @@ def test_an_uploaded_picture_becomes_the_data_and_what_is_none_is_one_sentence(p
     expect(shown.error).to_have_text("")
 
 
+@pytest.mark.slow
 def test_a_mixture_is_edited_on_the_plane(plane):
     text = encode_mixture([(-1, 0, 0.3, 0.3, 0.0, 1.0, 0), (1.5, 1, 0.2, 0.4, 0.5, 1.0, 1)])
     shown = plane(target="mixture", mixture=text)
@@ -269,6 +272,7 @@ def test_gaussians_are_deleted_and_added(plane):
     until(lambda: len(decode_mixture(shown.recipe().mixture)) == 2)
 
 
+@pytest.mark.slow
 def test_what_is_impossible_says_why(plane):
     shown = plane(target="eight")
     expect(shown.control("eta").locator("input[type=range]")).to_be_disabled()
@@ -292,6 +296,7 @@ def test_what_is_impossible_says_why(plane):
     expect(shown.error).to_have_text("")
 
 
+@pytest.mark.slow
 def test_a_class_opens_guidance_and_the_tilted_density(plane):
     shown = plane(target="three", label=0)
     flows = shown.counted("flows")
@@ -366,6 +371,7 @@ def test_the_comparison_shows_both_errors_for_the_chosen_solvers(plane):
     expect(left.filter(has_text="ancestral")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_a_link_restores_a_flow(plane):
     shown = plane(target="spirals", solver="dpmpp_2m", steps=12, path="vp", grid="karras", seed=3)
     assert shown.recipe() == PlaneFlow(
@@ -377,6 +383,7 @@ def test_a_link_restores_a_flow(plane):
     assert np.array_equal(again.flow()[1]["frames"], first)
 
 
+@pytest.mark.slow
 def test_a_link_that_cannot_be_is_told(plane):
     shown = plane(target="word", word="x" * 40, steps=-3, solver="diffusers:lms", particles="NaN")
     expect(shown.told).to_contain_text("solver")
@@ -398,6 +405,7 @@ def tell_instead(shown: Plane, key: str, **told) -> None:
     shown.page.route("**/run/predict**", change)
 
 
+@pytest.mark.slow
 def test_bad_events_of_the_canvas_are_one_sentence(plane):
     """NaN, places far outside, too many points, all of them equal, no numbers."""
     shown = plane(target="points", points=encode_points([[1, 1], [-1, 0.5], [0, 0]]))
@@ -421,6 +429,7 @@ def test_bad_events_of_the_canvas_are_one_sentence(plane):
         expect(shown.error).to_have_text("")
 
 
+@pytest.mark.slow
 def test_bad_points_and_components_are_one_sentence(plane):
     shown = plane(target="mixture", mixture=encode_mixture([(-1, 0, 0.3, 0.3, 0.0, 1.0, 0)]))
     tell_instead(shown, "components", components=[[0, 0, -1, 1, 0, 1, 0]])
