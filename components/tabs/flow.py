@@ -607,7 +607,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         except (KeyError, TypeError, ValueError, IndexError):
             return gr.skip()
 
-    plane.shaped(shaped, None, [c["mixture"], error], **(fast | {"trigger_mode": "always_last"}))
+    plane.shaped(shaped, None, [c["mixture"], error], **(fast | {"trigger_mode": "multiple"}))
     plane.drawn(drawn, None, [c["points"], error], **fast)
     then_start(edit.input(lambda: None, None, None, **fast))
 

@@ -6,6 +6,7 @@ What depends on the world alone (target, path, source) is kept from one flow to 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,10 +18,11 @@ from playground.fields import Field
 from playground.guidance import RULES, Guidance
 from playground.plane.arrows import arrows, error_map
 from playground.plane.density import density, marginal, tilted_density
-from playground.plane.flow import Flow, exact_field, frame_times
+from playground.plane.flow import Flow, exact_field, flow, frame_times
 from playground.plane.packing import pack
 from playground.plane.paths import conditional_paths, exact_paths, noising_paths, warped_grid
-from playground.plane.recipe import PlaneFlow
+from playground.plane.recipe import PARTICLES, PlaneFlow
+from playground.plane.targets import encode_mixture
 from playground.recipes import rule_fields
 from playground.solvers import SOLVERS
 
@@ -28,6 +30,11 @@ WORLD = ("target", "word", "points", "mixture", "bandwidth", "dimension", "sourc
 """The fields of a recipe that decide the density over time."""
 OWN = tuple(f for rule in RULES for f in rule_fields(rule).values() if f in PlaneFlow.model_fields)
 GUIDANCE = ("rule", "w", "low", "high", "blur", *OWN)
+
+LIVE_PARTICLES, LIVE_FRAMES = 1000, 32
+"""At most, while a hand shapes a mixture."""
+LIVE_WORK = 4e6
+"""Kernel values (particles times components times evaluations) of such a flow: some 30 ms."""
 
 DENSITY_TIMES, ARROW_TIMES, ERROR_TIMES, CURVES, CURVE_TIMES, PATHS = 33, 17, 9, 16, 25, 60
 CONDITIONAL = re.compile(r"conditional(?:_(-?\d{1,3}\.\d{1,4})_(-?\d{1,3}\.\d{1,4}))?")
@@ -88,6 +95,7 @@ class FlowViews:
     exact               the converged solution from the first particles' starting points
     conditional, conditional_X_Y    paths to one data point; noising: from data to noise; grid: a warped one
     errors              |learned - exact| of the velocity over time
+    live:COMPONENTS     the flow of another mixture, for a hand that shapes one: rows as in JSON
 
     Args:
         flow: the run.
@@ -110,9 +118,29 @@ class FlowViews:
         Raises:
             KeyError: when a flow has no such view.
         """
+        bare = name.removesuffix(".bin")
+        if bare.startswith("live:"):
+            return self._live(bare.removeprefix("live:"))
         if name not in self._kept:
-            self._kept[name] = self._make(name.removesuffix(".bin"))
+            self._kept[name] = self._make(bare)
         return self._kept[name]
+
+    def _live(self, text: str) -> bytes:
+        """The flow of other components, with fewer particles where that is needed to be quick. Not kept."""
+        if self.flow.recipe.target != "mixture" or self.field is not None:
+            raise KeyError(text)
+        try:
+            mixture = encode_mixture([tuple(row) for row in json.loads(text)])
+        except (ValueError, TypeError, RecursionError):
+            raise KeyError(text) from None
+        recipe = self.flow.recipe.but(mixture=mixture)
+        recipe.check()
+        schedule = recipe.schedule()
+        evaluations = recipe.plan(schedule).cost(schedule).sample_forwards
+        affordable = int(LIVE_WORK / (evaluations * len(recipe.data().weights)))
+        particles = max(PARTICLES[0], min(recipe.particles, LIVE_PARTICLES, affordable))
+        quick = recipe.but(particles=particles)
+        return self._on_device(lambda: flow(quick, frames=LIVE_FRAMES).to_bytes())
 
     def _make(self, name: str) -> bytes:
         recipe = self.flow.recipe

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from truth import spread
@@ -14,6 +16,7 @@ from playground.plane.packing import unpack
 from playground.plane.recipe import SAMPLERS
 from playground.plane.reference import transported
 from playground.plane.targets import encode_mixture, encode_points
+from playground.plane.views import FlowViews
 from playground.recipes import RECIPES, recipe_from_query
 from playground.sampling import Evaluated
 from playground.schedules import CONTINUOUS, VP
@@ -273,3 +276,21 @@ def test_an_impossible_recipe_still_knows_its_choices():
     found = impossible(PlaneFlow(target="points"))
     assert "target/moons" not in found and "path/vp" not in found
     assert "solver/ddim" not in found
+
+
+def test_a_shaped_mixture_is_flown_at_once_and_not_kept():
+    start = encode_mixture([(-1, 0, 0.3, 0.3, 0.0, 1.0, 0), (1.5, 1, 0.2, 0.4, 0.5, 1.0, 1)])
+    made = flow(PlaneFlow(target="mixture", mixture=start, steps=6))
+    views = FlowViews(made, lambda make: make())
+    before = views.nbytes
+    rows = [[-1, -1.5, 0.3, 0.3, 0.0, 1.0, 0], [1.5, 1, 0.2, 0.4, 0.5, 1.0, 1]]
+    _, arrays = unpack(views.binary(f"live:{json.dumps(rows)}.bin"))
+    assert arrays["frames"].shape[1:] == (1000, 2) and views.nbytes == before
+    wanted = flow(made.recipe.but(mixture=encode_mixture([tuple(r) for r in rows]), particles=1000), frames=32)
+    assert abs(arrays["frames"][-1] - wanted.frames[-1].numpy()).max() < 1e-3
+    for bad in ("", "3", "[[1]]", '[["a"]]', "[" * 5000, "[[1,2,3,4,5,6,7,8]]"):
+        with pytest.raises((KeyError, RecipeError)):
+            views.binary(f"live:{bad}.bin")
+    other = FlowViews(flow(PlaneFlow(steps=3, particles=100)), lambda make: make())
+    with pytest.raises(KeyError):
+        other.binary(f"live:{json.dumps(rows)}.bin")

@@ -18,6 +18,7 @@ class Plane(Widget):
     sigma > 1 the view is zoomed out by sigma.
 
     Events: `point` `{"x", "y"}`, a point that was clicked; `drawn` `{"points": [[x, y, label]]}`;
-    `shaped` `{"components": [...], "done": bool}`, while a component is dragged and when it is let go. What is on
-    show and the time are kept in the address (`#plane=...`), by the browser alone.
+    `shaped` `{"components": [...]}`, when a component has been shaped. While one is dragged, flows of it are
+    fetched straight from `url + "live:" + JSON + ".bin"`. What is on show and the time are kept in the address
+    (`#plane=...`), by the browser alone.
     """

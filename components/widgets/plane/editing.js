@@ -12,8 +12,6 @@ const editing = (() => {
   let label = 0;
   let components = [];
   let chosen = -1;
-  let asked = null; // when components were told that no flow has answered yet
-  let waiting = null;
   let told = null; // the components that were told last, until a flow has them
   let grip = null; // which handle of the chosen component is held: 'mean', 'x' or 'y'
 
@@ -64,20 +62,16 @@ const editing = (() => {
 
   const tell = () => trigger('drawn', { points: points.map(([x, y, l]) => [round(x), round(y), l]) });
 
-  /** Tells the components. While a hand moves, not before the last ones have been answered by a flow (or for long):
-   *  more than the page can show would only wait in line. */
+  /** A moving hand gets its flows straight from the server; the page hears of the shape that it leaves. */
   function shape(done) {
-    clearTimeout(waiting);
-    waiting = null;
-    const now = performance.now();
-    if (!done && asked !== null && now - asked < 400) {
-      waiting = setTimeout(() => shape(false), 400);
+    const mine = components.map(c => c.map(round));
+    plane.classList.toggle('moving', !done);
+    if (!done) {
+      liveFlow(mine);
       return;
     }
-    asked = done ? null : now;
-    const mine = components.map(c => c.map(round));
     told = JSON.stringify(mine);
-    trigger('shaped', { components: mine, done });
+    trigger('shaped', { components: mine });
   }
 
   /** Whether components that a flow brings are from before the ones told last: those are on their way. */
@@ -135,13 +129,6 @@ const editing = (() => {
 
   return {
     get active() { return mode !== null; },
-
-    /** A new flow is on show. */
-    answered() {
-      if (asked === null) return;
-      asked = null;
-      if (waiting !== null) shape(false);
-    },
 
     load(what, given) {
       const changed = what !== mode;

@@ -657,6 +657,13 @@ function wantConditional() {
   slots.conditional.want(key, value.url + 'conditional' + at + '.bin');
 }
 
+/** The flow of a mixture that is being shaped: no more than one on its way, and always the newest next. */
+function liveFlow(components) {
+  if (!value.url) return;
+  const name = 'live:' + JSON.stringify(components);
+  slots.flow.want(value.url + name, value.url + encodeURIComponent(name) + '.bin');
+}
+
 function arrived(name) {
   if (name === 'flow' && slots.flow.data) {
     flow = slots.flow.data;
@@ -667,7 +674,6 @@ function arrived(name) {
     counters.particles = flow.frames.shape[1];
     counters.frames = frameCount();
     counters.flows = (counters.flows ?? 0) + 1;
-    editing.answered();
     fit();
   }
   stale = { board: true, strip: true, cursor: true };
