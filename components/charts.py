@@ -15,7 +15,8 @@ from playground.images.comparison import Compared, Measured, principal_paths, sl
 from playground.images.models import Token
 from playground.images.text_to_image import GuidanceNorms
 from playground.images.tradeoff import Tradeoff
-from playground.plane.metrics import ErrorRow, fitted_slope, path_curves
+from playground.orders import fitted_slope
+from playground.plane.metrics import ErrorRow, path_curves
 from playground.plane.recipe import PlaneFlow
 from playground.schedules import Schedule
 from playground.solvers import SOLVERS

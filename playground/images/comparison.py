@@ -21,8 +21,8 @@ from playground.errors import PlaygroundError, RecipeError
 from playground.fields import Count
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Progress
+from playground.orders import fitted_slope
 from playground.plan import Plan, Row
-from playground.plane.metrics import fitted_slope
 from playground.recipes import RECIPES, SolverName, TextToImage
 from playground.sampling import Evaluated, Finished, sample
 from playground.schedules import Schedule

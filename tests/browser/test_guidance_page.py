@@ -18,6 +18,7 @@ def choose(tab, name: str, title: str) -> None:
     tab.page.get_by_role("option", name=title, exact=True).click()
 
 
+@pytest.mark.slow
 def test_a_rule_shows_its_own_parameters_and_no_others(visit):
     tab = visit(steps=2, solver="ddim")
     tab.more()
@@ -46,6 +47,7 @@ def test_moving_a_parameter_redraws_and_the_link_restores_it(visit):
     assert again.link() == tab.link()
 
 
+@pytest.mark.slow
 def test_a_rule_that_the_solver_cannot_follow_is_refused_with_the_reason(visit):
     tab = visit(steps=2)
     tab.more()
@@ -57,6 +59,7 @@ def test_a_rule_that_the_solver_cannot_follow_is_refused_with_the_reason(visit):
     expect(tab.page.get_by_text("λ = 0.6 takes the place of w")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_autoguidance_says_that_there_is_no_second_model(visit):
     tab = visit(steps=2)
     tab.more()
@@ -70,6 +73,7 @@ def test_still_steps_cost_nothing(visit):
     assert tab.cost() == (3, 6)
 
 
+@pytest.mark.slow
 def test_a_composed_prompt_says_how_it_was_read(visit):
     tab = visit(steps=2)
     read = tab.page.locator("#t2i-composed")
@@ -91,6 +95,7 @@ def test_what_is_typed_in_parts_stays_text(visit):
     assert tab.page.evaluate("window.hacked") is None
 
 
+@pytest.mark.slow
 def test_a_table_of_two_axes_and_a_click_takes_both_values(visit):
     tab = visit(steps=2, seed=3)
     tab.page.locator("#t2i-axis input").click()

@@ -75,6 +75,7 @@ def test_dragging_shows_pictures_on_the_way_and_ends_with_the_last_value(visit):
     assert tab.cost() == (12, 24)
 
 
+@pytest.mark.slow
 def test_twenty_quick_moves_complete_two_full_runs_at_most(visit):
     tab = visit(steps=10, w=2)
     first = tab.source()
@@ -93,6 +94,7 @@ def test_twenty_quick_moves_complete_two_full_runs_at_most(visit):
     assert 1 <= len(full) <= 2
 
 
+@pytest.mark.slow
 def test_arrow_keys_move_guidance(visit):
     tab = visit(steps=3, w=2)
     tab.slider("w").focus()
@@ -177,6 +179,7 @@ def test_any_prompt_gives_a_picture(visit, prompt):
     expect(tab.prompt).to_have_value(prompt)
 
 
+@pytest.mark.slow
 def test_examples_and_words_can_be_clicked(visit):
     tab = visit(steps=2)
     example = tab.page.locator("#t2i-words .examples button").nth(1)
@@ -251,6 +254,7 @@ def test_the_marked_tile_follows_the_slider(visit):
 # Looking closer
 
 
+@pytest.mark.slow
 def test_the_filmstrip_fetches_only_what_is_looked_at(visit):
     tab = visit(steps=30)
     expect(tab.film.locator(".column")).to_have_count(30)
@@ -269,6 +273,7 @@ def test_the_filmstrip_fetches_only_what_is_looked_at(visit):
     )
 
 
+@pytest.mark.slow
 def test_a_window_skips_branches_and_they_can_be_computed(visit):
     tab = visit(steps=10, low=0.3, high=0.7)
     calls, forwards = tab.cost()
@@ -423,6 +428,7 @@ class TestBadLinks:
 # What a hostile visitor types
 
 
+@pytest.mark.slow
 def test_what_is_typed_stays_text(visit):
     tab = visit(steps=1)
     tab.write(NASTY)
@@ -476,6 +482,7 @@ def test_a_scale_that_cannot_be_is_named(visit, value):
 # Two visitors
 
 
+@pytest.mark.slow
 def test_two_visitors_do_not_stop_or_see_each_other(visit):
     ann, bob = visit(steps=2), visit(steps=2, prompt="a castle at sunset")
     picture = bob.source()
@@ -494,6 +501,7 @@ def test_two_visitors_do_not_stop_or_see_each_other(visit):
 # Hands, eyes and small screens
 
 
+@pytest.mark.slow
 def test_everything_can_be_done_with_the_keyboard(visit):
     tab = visit(steps=2)
     tab.prompt.focus()

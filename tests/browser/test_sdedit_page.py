@@ -324,6 +324,7 @@ def test_without_a_camera_it_is_said(edit):
 # The noise level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t0", [0.3, 0.85])
 def test_what_the_slider_shows_is_what_runs(edit, schedule, t0):
     tab = edit(steps=10)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from playground.orders import fitted_slope
 from playground.plane import (
     PlaneFlow,
     conditional_paths,
@@ -17,7 +18,6 @@ from playground.plane.metrics import (
     chart_times,
     energy_distance,
     errors_against_nfe,
-    fitted_slope,
     path_curves,
     sliced_wasserstein,
 )
