@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): momentum whose matrices are orthogonalised, for convolutions and linear layers alike.
 
 Each update of a weight matrix has all its singular values near one, so directions that the gradient hardly shows
-are learnt as fast as the dominant ones. On the autoencoder it needed little more than half of AdamW's steps.
-Everything that is not a hidden matrix (biases, norms, embeddings, first and last layers) is left to AdamW.
+are learnt as fast as the dominant ones. Everything that is not a hidden matrix (biases, norms, embeddings, first
+and last layers) is left to AdamW.
 """
 
 from __future__ import annotations
