@@ -30,13 +30,27 @@ TABS: tuple[tuple[type[Recipe], Any], ...] = (
     (PlaneFlow, flow),
 )
 
-# Opens the tab that a link names. Gradio puts the first one on show while it mounts, at a moment that nobody
-# tells: the wanted one is chosen until it stays, or until the visitor does something.
+# A tab is opened once: when it is first on show, and not with the page, whose start would cost five times as much.
+# The one that a link names is on show first. Gradio puts the first one there while it mounts, at a moment that
+# nobody tells: the wanted one is chosen until it stays, or until the visitor does something.
 OPEN_TAB = """() => {
+    const opened = new Set();
+    window.__dpOpen = id => {
+        const button = document.getElementById(id + "-open");
+        if (opened.has(id)) return;
+        if (button === null) setTimeout(() => window.__dpOpen(id), 50);  // the tab is still being put together
+        else {
+            opened.add(id);
+            button.click();
+        }
+    };
     for (const touch of ["pointerdown", "keydown"]) {
         addEventListener(touch, () => { window.__dpTouched = true; }, { capture: true, once: true });
     }
-    const wanted = TITLES[new URLSearchParams(location.search).get("tab")];
+    const titles = TITLES;
+    const named = new URLSearchParams(location.search).get("tab");
+    const wanted = titles[named];
+    window.__dpOpen(wanted ? named : Object.keys(titles)[0]);
     let stayed = 0;
     const choose = () => {
         if (!wanted || stayed === 10 || window.__dpTouched) return;
@@ -58,10 +72,15 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
         with gr.Tabs():
             for recipe, part in TABS:
                 with gr.Tab(part.TITLE, id=recipe.tab) as tab:
-                    controls = part.build(page, backend, media)
+                    opener = gr.Button(visible="hidden", elem_id=f"{recipe.tab}-open")
+                    controls = part.build(page, opener.click, backend, media)
                 # The address is that of the tab on show; what opens before a visitor touches anything has its own.
                 write = link_script(recipe, part.NAMES)
-                script = f"(...values) => {{ if (window.__dpTouched) ({write})(...values); }}"
+                script = f"""(...values) => {{
+                    if (!window.__dpTouched) return;
+                    ({write})(...values);
+                    window.__dpOpen({json.dumps(recipe.tab)});
+                }}"""
                 tab.select(None, controls, None, js=script, queue=False)
         titles = {recipe.tab: part.TITLE for recipe, part in TABS}
         page.load(None, None, None, js=OPEN_TAB.replace("TITLES", json.dumps(titles)), queue=False)

@@ -269,8 +269,14 @@ STEPPING_TITLES = {name: GRID_TITLES[name] for name in STEPPINGS}
 RULE_TITLES = {name: r.title for name, r in RULES.items()}
 
 
-def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
-    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`.
+
+    Args:
+        page: which tells when a visitor leaves.
+        opens: the event of the tab's being on show for the first time.
+        backend, media: who runs, and who serves what was made.
+    """
     live, pace = Live(backend, PlaneFlow.tab), Pace()
     default = PlaneFlow()
     shown = gr.State("")  # the token of the flow on show
@@ -648,7 +654,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         recipe, changed = PlaneFlow.from_query(own_query(request, PlaneFlow.tab))
         return {**{c[name]: getattr(recipe, name) for name in NAMES}, told: lines(*changed)}
 
-    opened = page.load(restore, None, [*controls, told], **fast)
+    opened = opens(restore, None, [*controls, told], **fast)
     then_start(opened)
 
     def left(request: gr.Request) -> None:

@@ -270,8 +270,14 @@ def quick(recipe: PromptToPrompt, pace: float) -> PromptToPrompt:
     return recipe.but(steps=min(recipe.steps, steps))
 
 
-def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
-    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`.
+
+    Args:
+        page: which tells when a visitor leaves.
+        opens: the event of the tab's being on show for the first time.
+        backend, media: who runs, and who serves what was made.
+    """
     default = PromptToPrompt(model=next(iter(backend.models)))
     shown = gr.State("")  # the token of the run on show
     typed = gr.State([])  # the words that the sliders stand for
@@ -580,7 +586,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
             told: lines(*changed, *missing),
         }
 
-    opened = page.load(restore, None, [*controls, typed, sliders, words, told], **FAST)
+    opened = opens(restore, None, [*controls, typed, sliders, words, told], **FAST)
     runs.then_open(opened)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
 

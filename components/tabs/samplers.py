@@ -209,8 +209,14 @@ def halfway_value(result: Compared, token: str) -> str:
     return "".join(shown)
 
 
-def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
-    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`.
+
+    Args:
+        page: which tells when a visitor leaves.
+        opens: the event of the tab's being on show for the first time.
+        backend, media: who runs, and who serves what was made.
+    """
     default = Comparison(model=next(iter(backend.models)))
     shown = gr.State("")  # the token of the comparison on show
     refused_now = default.refused(backend.model(default.model).denoiser.schedule)
@@ -603,7 +609,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         else:
             yield gr.skip()
 
-    opened = page.load(restore, None, [*controls, words, race, told], **FAST)
+    opened = opens(restore, None, [*controls, words, race, told], **FAST)
     opened.then(kept_comparison, [axis, *controls], shows, **RUNNING)
 
     def left(request: gr.Request) -> None:

@@ -256,8 +256,14 @@ def plane_clouds(t0: float, seed: int) -> dict[str, Any]:
     }
 
 
-def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
-    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`.
+
+    Args:
+        page: which tells when a visitor leaves.
+        opens: the event of the tab's being on show for the first time.
+        backend, media: who runs, and who serves what was made.
+    """
     default = SDEdit(model=next(iter(backend.models)))
     shown = gr.State("")  # the token of the run on show
     stripped = gr.State(0)  # the first seed of the strip on show
@@ -791,7 +797,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         }
 
     opening = [*controls, words, paint, examples, rows[0], strength, told, plane]
-    opened = page.load(restore, None, opening, **FAST)
+    opened = opens(restore, None, opening, **FAST)
     runs.then_open(opened)
 
     def other_model(name: str, guide: str) -> dict[Any, Any]:

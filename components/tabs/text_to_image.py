@@ -179,8 +179,14 @@ MARK = f"""(...values) => {{
 }}"""
 
 
-def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
-    """Lay out the tab and connect it; returns the controls in the order of `NAMES`."""
+def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
+    """Lay out the tab and connect it; returns the controls in the order of `NAMES`.
+
+    Args:
+        page: which tells when a visitor leaves.
+        opens: the event of the tab's being on show for the first time.
+        backend, media: who runs, and who serves what was made.
+    """
     default = TextToImage(model=next(iter(backend.models)))
     shown = gr.State("")  # the token of the run on show
 
@@ -436,7 +442,7 @@ def build(page: gr.Blocks, backend: Backend, media: Media) -> list[Any]:
         else:
             yield gr.skip()
 
-    opened = page.load(restore, None, [*controls, words, sweep, told], **FAST)
+    opened = opens(restore, None, [*controls, words, sweep, told], **FAST)
     runs.then_open(opened)
     opened.then(kept_sweep, swept, [sweep, sweep_button, error], **RUNNING)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
