@@ -15,7 +15,7 @@ from components.controls import link_script
 from components.media import Media
 from components.tabs import flow, prompt_to_prompt, samplers, sdedit, text_to_image
 from playground.backend import Backend
-from playground.images.comparison import Comparison, Reference
+from playground.images.comparison import Comparison
 from playground.images.prompt_to_prompt import PromptToPrompt
 from playground.images.sdedit import SDEdit
 from playground.plane.recipe import PlaneFlow
@@ -93,9 +93,7 @@ def warm_up(backend: Backend) -> threading.Thread:
     def work() -> None:
         default = TextToImage(model=next(iter(backend.models)))
         pictures = [kind(model=default.model) for kind in (SDEdit, PromptToPrompt)]
-        compared = Comparison(model=default.model)
-        last = (compared, *(Reference.of(compared, noisy) for noisy in (False, True)))
-        for recipe in (default, default.but(sweep=text_to_image.SWEEP), *pictures, PlaneFlow(), *last):
+        for recipe in (default, default.but(sweep=text_to_image.SWEEP), *pictures, PlaneFlow()):
             for _ in backend.run(recipe, visitor="", slot="warm-up"):
                 pass
 

@@ -595,22 +595,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             told: lines(*changed, *missing),
         }
 
-    def kept_comparison(request: gr.Request, cost: str, *values: Any) -> Iterator[Any]:
-        """The comparison of these settings, if it has been run lately (the first page's has)."""
-        try:
-            recipe = recipe_of(values)
-            kinds = {compares(solver, recipe.eta) for solver in recipe.solvers} - {""}
-            needs = [recipe, *(Reference.of(recipe, kind == "sde") for kind in kinds)]
-            known = all(backend.finished(one) is not None for one in needs)
-        except PlaygroundError:
-            known = True  # the run says what is wrong
-        if known:
-            yield from run_comparison(request, cost, *values)
-        else:
-            yield gr.skip()
-
     opened = opens(restore, None, [*controls, words, race, told], **FAST)
-    opened.then(kept_comparison, [axis, *controls], shows, **RUNNING)
+    opened.then(run_comparison, [axis, *controls], shows, **RUNNING)
 
     def left(request: gr.Request) -> None:
         backend.forget(request.session_hash or "")
