@@ -53,7 +53,7 @@ OPEN_TAB = """() => {
     window.__dpOpen(wanted ? named : Object.keys(titles)[0]);
     let stayed = 0;
     const choose = () => {
-        if (!wanted || stayed === 10 || window.__dpTouched) return;
+        if (!wanted || stayed === 100 || window.__dpTouched) return;
         // On a narrow page the last tabs are in a menu.
         const tabs = [...document.querySelectorAll("[role=tab], .overflow-dropdown button")];
         const tab = tabs.find(t => t.textContent.trim() === wanted);
