@@ -217,18 +217,24 @@ class Runs:
         except PlaygroundError as problem:
             yield {self.screen.error: lines(str(problem))}
             return
-        yield {self.screen.error: "", **said}
+        yield said
         short = None if settled else self.quick(recipe, self.backend.pace(recipe.model))
         visitor = request.session_hash or ""
         noted: list[str] = []
+        # What was said of an earlier failure goes when something happens: the same settings may be told twice, and
+        # are run once.
+        first: dict[Any, Any] = {self.screen.error: ""}
         for full, event in self.live.follow(visitor, values, recipe, short):
             if isinstance(event, Result) and full:
-                yield self.show(event, recipe, visitor, *more)
+                update = self.show(event, recipe, visitor, *more)
             elif isinstance(event, Note):
                 noted.append(event.text)
-                yield {self.screen.notes: lines(*noted)}
-            elif update := self._update(full, event):
-                yield update
+                update = {self.screen.notes: lines(*noted)}
+            else:
+                update = self._update(full, event)
+            if update or first:
+                yield first | update
+            first = {}
 
     def _update(self, full: bool, event: Any) -> dict[Any, Any]:
         """What an event that is not the end of a full run changes."""

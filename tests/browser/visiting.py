@@ -105,7 +105,7 @@ class Tab:
     def cost(self) -> tuple[int, int]:
         """Model calls and sample-forwards."""
         words = self.status.inner_text().split()
-        return int(words[0]), int(words[words.index("sample-forwards") - 1])
+        return int(words[words.index("model") - 1]), int(words[words.index("sample-forwards") - 1])
 
     def counted(self, widget: str, what: str = "loads") -> int:
         return self.page.evaluate(f"window.__dp[{widget!r}].{what}")
