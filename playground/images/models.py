@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from playground.batches import Batches
 from playground.devices import Device, choose_device
@@ -474,10 +476,58 @@ def load_model(
     Raises:
         ModelError: in one sentence, if it is missing, not a model, of a family not supported or a pickle.
     """
+    device = device or choose_device()
+    with _default_dtype_left_alone():
+        return _load(path_or_id, device, name, compiled)
+
+
+# Two loads at once would each take the other's replacement for the original.
+_loading = threading.Lock()
+
+
+class _OwnDefaultDtype(TorchFunctionMode):
+    """The default dtype of one thread, for the functions that networks make their parameters with."""
+
+    MAKES = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.get_default_dtype()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.MAKES and kwargs.get("dtype") is None:
+            kwargs = {**kwargs, "dtype": self.dtype}
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def _default_dtype_left_alone() -> Iterator[None]:
+    """What diffusers and transformers set as the default dtype holds in this thread alone.
+
+    They set it to the dtype of the weights while they build a network, and torch knows only one for the whole
+    process: what other threads compute meanwhile, such as the noise of a picture, would be in half precision.
+    """
+    with _loading, _OwnDefaultDtype() as own:
+        original, here = torch.set_default_dtype, threading.get_ident()
+
+        def set_default_dtype(dtype: torch.dtype) -> None:
+            if threading.get_ident() == here:
+                own.dtype = dtype
+            else:
+                original(dtype)
+
+        torch.set_default_dtype = set_default_dtype
+        try:
+            yield
+        finally:
+            torch.set_default_dtype = original
+
+
+def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> TextToImageModel:
     _quiet()
     from playground.images.families import family_of
 
-    device = device or choose_device()
     where = locate(path_or_id)
     name = name or _name(where)
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"

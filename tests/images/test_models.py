@@ -1,11 +1,13 @@
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from playground.devices import choose_device
+from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.images.models import Autoencoder, is_hub_id, load_model, locate, to_images, to_uint8
 
@@ -272,6 +274,36 @@ def test_networks_are_loaded_for_sampling_only(models):
         for network in (model.denoiser.network, model.text.network, model.autoencoder.network):
             assert not network.training
             assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_other_threads_keep_their_precision_while_a_model_is_loaded(folders, dtype):
+    seen, over = set(), threading.Event()
+
+    def watch():
+        while not over.is_set():
+            seen.add(torch.get_default_dtype())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for _ in range(3):
+            model = load_model(str(folders["sd1"]), Device(torch.device("cpu"), dtype))
+    finally:
+        over.set()
+        watcher.join()
+    assert seen == {torch.float32}
+    networks = (model.denoiser.network, *(e.network for e in model.text.encoders))
+    assert {p.dtype for network in networks for p in network.parameters()} == {dtype}
+    assert {b.dtype for n in networks for b in n.buffers() if b.is_floating_point()} <= {dtype, torch.float32}
+
+
+def test_models_loaded_at_once_get_their_own_precision(folders):
+    wanted = [torch.float16, torch.float32] * 4
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda d: load_model(str(folders["sd1"]), Device(torch.device("cpu"), d)), wanted))
+    assert [next(m.denoiser.network.parameters()).dtype for m in found] == wanted
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_word_level_model_lists_its_words(models):
