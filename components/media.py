@@ -95,6 +95,10 @@ class Media:
             for token in [k for k, (owner, _) in self._kept.items() if owner == visitor]:
                 del self._kept[token]
 
+    def shelf(self, tab: str) -> Shelf:
+        """The part of one tab: a visitor's results there are bounded and forgotten apart from other tabs'."""
+        return Shelf(self, tab)
+
     @staticmethod
     def url(token: str, name: str = "") -> str:
         """The address of a file, relative to the page so that it works behind a proxy."""
@@ -122,6 +126,32 @@ class Media:
             return Response(content, media_type=kind, headers=headers)
 
         return [Route("/media/{token}/{name}", serve)]
+
+
+class Shelf:
+    """What one tab keeps of every visitor (`Media.shelf`)."""
+
+    def __init__(self, media: Media, tab: str):
+        self._media, self._tab = media, tab
+
+    def _owner(self, visitor: str | None) -> str:
+        return f"{visitor or ''}/{self._tab}"
+
+    def add(self, visitor: str | None, pictures: Kept) -> str:
+        """Keep a collection; returns its token."""
+        return self._media.add(self._owner(visitor), pictures)
+
+    def get(self, token: str) -> Kept | None:
+        """A collection, or None when it is no longer kept."""
+        return self._media.get(token)
+
+    def newest(self, visitor: str | None, wanted: Callable[[Kept], bool] = lambda kept: True) -> Kept | None:
+        """What a visitor has got last on this tab of what is wanted, or None."""
+        return self._media.newest(self._owner(visitor), wanted)
+
+    def forget(self, visitor: str | None) -> None:
+        """Drop what a visitor who has left was looking at."""
+        self._media.forget(self._owner(visitor))
 
 
 def data_url(picture: np.ndarray) -> str:

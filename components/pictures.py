@@ -99,6 +99,49 @@ def follow_rule(c: Components, more: More, formula: gr.Markdown, backend: Backen
     c["rule"].change(chosen, c["rule"], shown, **FAST)
 
 
+def taken_words(words: Any, example_to: Any, word_to: Any) -> tuple[Any, Any]:
+    """A click on an example writes it, a click on a word of the list appends it; returns the two events.
+
+    Args:
+        words: the widget of examples and words.
+        example_to, word_to: the text boxes that they go to.
+    """
+
+    def take_example(event: gr.EventData) -> str:
+        return str(event._data["text"])[:1000]
+
+    def add_word(prompt: str, event: gr.EventData) -> str:
+        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
+
+    return words.example(take_example, None, example_to, **FAST), words.word(add_word, word_to, word_to, **FAST)
+
+
+def beside(
+    backend: Backend,
+    recipe: TextToImage,
+    request: gr.Request,
+    slot: str,
+    button: gr.Button,
+    error: Any,
+    made: Callable[[Any], dict[Any, Any]],
+) -> Iterator[dict[Any, Any]]:
+    """A run of its own beside the tab's, whose steps are told on the button that starts it.
+
+    Args:
+        slot: what a newer such run of the visitor replaces.
+        error: where a failure is told.
+        made: (result) -> what is shown of it.
+    """
+    for event in backend.run(recipe, request.session_hash or "", f"{recipe.tab}/{slot}"):
+        if isinstance(event, Preview):
+            yield {button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
+        elif isinstance(event, Result):
+            yield {error: "", **made(event.value)}
+        elif isinstance(event, Failed):
+            yield {error: lines(event.text)}
+    yield {button: gr.Button(button.value, interactive=True)}
+
+
 R = TypeVar("R", bound=TextToImage)
 
 

@@ -25,6 +25,10 @@ class OutOfMemory(PlaygroundError):
     """A single row that does not fit on the device."""
 
 
+class Ended(PlaygroundError):
+    """A run that failed, or was stopped before its end."""
+
+
 class Busy(PlaygroundError):
     """A queue that is full."""
 

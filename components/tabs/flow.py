@@ -279,6 +279,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     """
     live, pace = Live(backend, PlaneFlow.tab), Pace()
     default = PlaneFlow()
+    shelf = media.shelf(PlaneFlow.tab)
     shown = gr.State("")  # the token of the flow on show
     look = gr.State({"id": "opening", **LOOK})
 
@@ -393,7 +394,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return "draw", [[x, y, k] for (x, y), k in zip(points.tolist(), labels, strict=True)]
 
     def show_flow(flow: Flow, visitor: str, is_live: bool, show: dict[str, Any], on: bool) -> dict[str, Any]:
-        token = media.add(f"{visitor}/flow", FlowViews(flow, backend.compute))
+        token = shelf.add(visitor, FlowViews(flow, backend.compute))
         return {"token": token, "value": plane_value(flow, token, is_live, show, *editing(flow.recipe, on))}
 
     def views(
@@ -580,7 +581,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     # --- what is done on the plane ---------------------------------------------------------------------------
     def ask(token: str, event: gr.EventData) -> str:
-        kept = media.get(token)
+        kept = shelf.get(token)
         if not isinstance(kept, FlowViews):
             return lines("This flow is no longer kept; move a slider to run it again.")
         try:
@@ -659,7 +660,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def left(request: gr.Request) -> None:
         live.forget(request.session_hash or "")
-        media.forget(f"{request.session_hash or ''}/flow")
+        shelf.forget(request.session_hash)
 
     page.unload(left)
     return controls

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -18,15 +16,18 @@ from components.pictures import (
     RUNNING,
     Runs,
     Screen,
+    beside,
     follow_rule,
     known_here,
     more_settings,
     seed_row,
     solver_choice,
+    taken_words,
 )
+from components.programs import pictures_answer, refusals
 from components.readouts import LATEX, cost_line, film, lines, rule_panel, said, window_lines, word_list
 from components.widgets import Attention, Compare, Edits, Filmstrip, Stage, Sweep, Words
-from playground.backend import Backend, Failed, Preview, Result
+from playground.backend import Backend, Result
 from playground.errors import PlaygroundError
 from playground.images.alignment import Alignment, Word, words_of
 from playground.images.models import TextToImageModel, Token
@@ -279,6 +280,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         backend, media: who runs, and who serves what was made.
     """
     default = PromptToPrompt(model=next(iter(backend.models)))
+    shelf = media.shelf(PromptToPrompt.tab)
     shown = gr.State("")  # the token of the run on show
     typed = gr.State([])  # the words that the sliders stand for
 
@@ -349,10 +351,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     controls = [c[name] for name in NAMES]
 
-    def owner(visitor: str | None) -> str:
-        """Under whose name results are kept, apart from those of other tabs."""
-        return f"{visitor or ''}/{PromptToPrompt.tab}"
-
     def views_of(result: Prompted) -> PromptViews:
         recipe = result.recipe
         shown_now = shown_tokens(result, backend.model(recipe.model))
@@ -389,7 +387,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def show(event: Result, recipe: PromptToPrompt, visitor: str, row_now: float, number: float) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
-        token = media.add(owner(visitor), views_of(result))
+        token = shelf.add(visitor, views_of(result))
         titles = row_titles(recipe)
         pictures = [{"url": Media.url(token, f"picture-{i}.png"), "label": title} for i, title in enumerate(titles)]
         index = min(int(row_now), len(titles)) - 1
@@ -473,14 +471,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     touched = sliders.edited(edited, None, [c[name] for name in HIDDEN], trigger_mode="multiple", **FAST)
     runs.then_move(touched)
 
-    def take_example(event: gr.EventData) -> str:
-        return str(event._data["text"])[:1000]
-
-    def add_word(prompt: str, event: gr.EventData) -> str:
-        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
-
-    runs.then_start(words.example(take_example, None, c["prompt"], **FAST))
-    runs.then_start(words.word(add_word, c["edits"], c["edits"], **FAST))
+    for event in taken_words(words, c["prompt"], c["edits"]):
+        runs.then_start(event)
 
     # --- buttons ----------------------------------------------------------------------------------------
     runs.then_start(dice)
@@ -505,20 +497,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
-        for event in backend.run(recipe, request.session_hash or "", f"{PromptToPrompt.tab}/grid"):
-            if isinstance(event, Preview):
-                yield {grid_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
-            elif isinstance(event, Result):
-                result, n = event.value, event.value.count
-                tiles = grid_tiles(recipe, media.add(owner(request.session_hash), views_of(result)))
-                tiles["caption"] = (
-                    f"“{recipe.prompt}” → “{recipe.edits[0]}”: {n.evaluations} model calls, {n.sample_forwards} "
-                    f"sample-forwards, {result.seconds:.2f} s for all {len(tiles['tiles'])} and the source"
-                )
-                yield {grid: tiles, error: ""}
-            elif isinstance(event, Failed):
-                yield {error: lines(event.text)}
-        yield {grid_button: gr.Button("Run the grid with these settings", interactive=True)}
+
+        def made(result: Prompted) -> dict[Any, Any]:
+            tiles = grid_tiles(recipe, shelf.add(request.session_hash, views_of(result)))
+            n = result.count
+            tiles["caption"] = (
+                f"“{recipe.prompt}” → “{recipe.edits[0]}”: {n.evaluations} model calls, {n.sample_forwards} "
+                f"sample-forwards, {result.seconds:.2f} s for all {len(tiles['tiles'])} and the source"
+            )
+            return {grid: tiles}
+
+        yield from beside(backend, recipe, request, "grid", grid_button, error, made)
 
     grid_button.click(run_grid, controls, [grid, grid_button, error], **RUNNING)
 
@@ -534,7 +523,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     # --- looking closer at a finished run ---------------------------------------------------------------
     def look_at(token: str, row_now: float, number: float) -> Any:
-        kept = media.get(token)
+        kept = shelf.get(token)
         if not isinstance(kept, PromptViews):
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
@@ -547,28 +536,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     # --- the same for programs --------------------------------------------------------------------------
     def prompt_to_prompt(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         """The source's picture and its edits', as base64 PNG, from the fields of a PromptToPrompt recipe."""
-        if not isinstance(recipe, dict):
-            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
-        try:
+        with refusals(recipe):
             made = PromptToPrompt.make(**recipe)
-            for event in backend.run(made, request.session_hash or "", f"{PromptToPrompt.tab}/api"):
-                if isinstance(event, Failed):
-                    raise gr.Error(event.text, print_exception=False)
-                if isinstance(event, Result):
-                    run = views_of(event.value)
-                    files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
-                    return {
-                        "pictures": [base64.b64encode(f).decode() for f in files],
-                        "rows": row_titles(made),
-                        "evaluations": event.value.count.evaluations,
-                        "sample_forwards": event.value.count.sample_forwards,
-                        "reused_steps": event.value.taken_over,
-                        "seconds": event.value.seconds,
-                        "link": "?" + urlencode(made.to_query()),
-                    }
-        except PlaygroundError as problem:
-            raise gr.Error(str(problem), print_exception=False) from None
-        raise gr.Error("The run was stopped.", print_exception=False)
+            result = backend.result(made, request.session_hash or "", f"{PromptToPrompt.tab}/api")
+            answer = pictures_answer(made, result, views_of(result))
+            return answer | {"rows": row_titles(made), "reused_steps": result.taken_over}
 
     gr.api(prompt_to_prompt, api_name="prompt_to_prompt", concurrency_limit=None)
 
@@ -592,7 +564,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
-        media.forget(owner(request.session_hash))
+        shelf.forget(request.session_hash)
         newest.pop(request.session_hash or "", None)
 
     page.unload(left)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -18,7 +17,8 @@ from components.charts import (
 )
 from components.controls import control, link_script, listed, own_query
 from components.media import Media
-from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings
+from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings, taken_words
+from components.programs import refusals, run_answer
 from components.readouts import LATEX, lines, number, rule_panel, said, word_list
 from components.widgets import Filmstrip, Race, Words
 from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
@@ -218,6 +218,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         backend, media: who runs, and who serves what was made.
     """
     default = Comparison(model=next(iter(backend.models)))
+    shelf = media.shelf(Comparison.tab)
     shown = gr.State("")  # the token of the comparison on show
     refused_now = default.refused(backend.model(default.model).denoiser.schedule)
 
@@ -234,7 +235,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 info="each runs at each budget, all from one noise",
                 elem_id="samplers-solvers",
             )
-            refusals = gr.HTML(refused_lines(refused_now), elem_classes="dp-note", elem_id="samplers-refused")
+            refused_note = gr.HTML(refused_lines(refused_now), elem_classes="dp-note", elem_id="samplers-refused")
             c["budgets"] = gr.CheckboxGroup(
                 [(str(b), b) for b in BUDGETS],
                 value=list(default.budgets),
@@ -318,10 +319,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     controls = [c[name] for name in NAMES]
     tables: dict[str, tuple[list[Measured], float]] = {}  # by token, for the charts' axis
 
-    def owner(visitor: str | None) -> str:
-        """Under whose name results are kept, apart from those of other tabs."""
-        return f"{visitor or ''}/{Comparison.tab}"
-
     def views_of(result: Compared, table: list[Measured]) -> ComparisonViews:
         return ComparisonViews(result, table, lambda make: backend.call(make, result.recipe.model))
 
@@ -333,7 +330,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         assert isinstance(result.recipe, Comparison)
         schedule = backend.model(result.recipe.model).denoiser.schedule
         table = measure(result, references)
-        token = media.add(owner(visitor), views_of(result, table))
+        token = shelf.add(visitor, views_of(result, table))
         floor = tolerance(references["ode"]) if "ode" in references else 0.0
         n = result.count
         update: dict[Any, Any] = {
@@ -445,17 +442,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             error: "",
             expected: lines(f"{cost.sample_forwards} sample-forwards, about {seconds:.0f} s here"),
             both: said(recipe),
-            refusals: refused_lines(refused),
+            refused_note: refused_lines(refused),
             c["solvers"]: gr.CheckboxGroup(choices=solver_choices(refused)),
         }
 
     touched = [x.change for x in controls]
-    foretells = [expected, both, refusals, c["solvers"], error]
+    foretells = [expected, both, refused_note, c["solvers"], error]
     gr.on(touched, foretold, controls, foretells, trigger_mode="always_last", **FAST)
 
     # --- looking closer ---------------------------------------------------------------------------------
     def pick(token: str, event: gr.EventData) -> Any:
-        kept = media.get(token)
+        kept = shelf.get(token)
         row = event._data["row"]
         if not isinstance(kept, ComparisonViews) or not isinstance(row, int) or row >= len(kept.result.seen):
             return gr.skip()
@@ -525,36 +522,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         then_compare(button.click(press, None, [c[k] for k in usual | PRESETS[name]], **FAST))
 
-    def take_example(event: gr.EventData) -> str:
-        return str(event._data["text"])[:1000]
-
-    def add_word(prompt: str, event: gr.EventData) -> str:
-        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
-
-    then_compare(words.example(take_example, None, c["prompt"], **FAST))
-    words.word(add_word, c["prompt"], c["prompt"], **FAST)
+    example, _ = taken_words(words, c["prompt"], c["prompt"])
+    then_compare(example)
 
     # --- the same for programs --------------------------------------------------------------------------
     def compare_samplers(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         """What every solver of a Comparison recipe costs at every budget, and how far it is from the solution."""
-        if not isinstance(recipe, dict):
-            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
         visitor, slot = request.session_hash or "", f"{Comparison.tab}/api"
-        try:
+        with refusals(recipe):
             made = Comparison.make(**recipe)
             kinds = [k for k in ("ode", "sde") if any(compares(s, made.eta) == k for s in made.solvers)]
-            done: list[Compared] = []
-            for one in (made, *(Reference.of(made, kind == "sde") for kind in kinds)):
-                for event in backend.run(one, visitor, slot):
-                    if isinstance(event, Failed):
-                        raise gr.Error(event.text, print_exception=False)
-                    if isinstance(event, Result):
-                        done.append(event.value)
-            if len(done) <= len(kinds):
-                raise gr.Error("The run was stopped.", print_exception=False)
-        except PlaygroundError as problem:
-            raise gr.Error(str(problem), print_exception=False) from None
-        references = dict(zip(kinds, done[1:], strict=True))
+            result = backend.result(made, visitor, slot)
+            references = {k: backend.result(Reference.of(made, k == "sde"), visitor, slot) for k in kinds}
         return {
             "cells": [
                 {
@@ -564,12 +543,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     "error": None if m.error != m.error else m.error,
                     "compared_with": m.compares or None,
                 }
-                for m in measure(done[0], references)
+                for m in measure(result, references)
             ],
             "tolerance": {kind: tolerance(reference) for kind, reference in references.items()},
-            "sample_forwards": done[0].count.sample_forwards,
-            "seconds": done[0].seconds,
-            "link": "?" + urlencode(made.to_query()),
+            **run_answer(made, result),
         }
 
     gr.api(compare_samplers, api_name="compare_samplers", concurrency_limit=None)
@@ -600,7 +577,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def left(request: gr.Request) -> None:
         backend.forget(request.session_hash or "")
-        media.forget(owner(request.session_hash))
+        shelf.forget(request.session_hash)
 
     page.unload(left)
     return controls

@@ -7,7 +7,6 @@ import binascii
 import secrets
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
@@ -23,12 +22,15 @@ from components.pictures import (
     RUNNING,
     Runs,
     Screen,
+    beside,
     follow_rule,
     known_here,
     more_settings,
     seed_row,
     solver_choice,
+    taken_words,
 )
+from components.programs import pictures_answer, refusals
 from components.readouts import LATEX, cost_line, film, lines, number, rule_panel, said, window_lines, word_list
 from components.widgets import Clouds, Compare, Filmstrip, Paint, Stage, Sweep, Words
 from playground.backend import Backend, Failed, Preview, Result
@@ -265,6 +267,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         backend, media: who runs, and who serves what was made.
     """
     default = SDEdit(model=next(iter(backend.models)))
+    shelf = media.shelf(SDEdit.tab)
     shown = gr.State("")  # the token of the run on show
     stripped = gr.State(0)  # the first seed of the strip on show
 
@@ -367,10 +370,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     controls = [c[name] for name in NAMES]
 
-    def owner(visitor: str | None) -> str:
-        """Under whose name results are kept, apart from those of other tabs."""
-        return f"{visitor or ''}/{SDEdit.tab}"
-
     def size_of(model: str) -> tuple[int, int]:
         return backend.model(model if model in backend.models else default.model).picture_size
 
@@ -400,7 +399,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def show(event: Result, recipe: SDEdit, visitor: str, everything: bool) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
-        token = media.add(owner(visitor), edit_views(result))
+        token = shelf.add(visitor, edit_views(result))
         many = len(result.pictures) > 1
         pictures = [
             {"url": Media.url(token, f"picture-{i}.png"), "label": f"seed {recipe.seed + i}" if many else ""}
@@ -556,8 +555,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     runs.then_start(filed)
 
     def take_last(request: gr.Request, model: str) -> dict[Any, Any]:
-        kept = media.newest(
-            request.session_hash or "", lambda kept: isinstance(kept, RunViews) and not kept.result.recipe.sweep
+        made_there = media.shelf(TextToImage.tab)
+        kept = made_there.newest(
+            request.session_hash, lambda kept: isinstance(kept, RunViews) and not kept.result.recipe.sweep
         )
         if not isinstance(kept, RunViews):
             return {refused: lines("There is no picture of yours on the tab Text to image yet.")}
@@ -590,12 +590,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def scene(prompt: str, model: str, visitor: str) -> Image.Image:
         """A picture of the model's own, from its prompt alone."""
-        for event in backend.run(TextToImage(model=model, prompt=prompt), visitor, f"{SDEdit.tab}/scene"):
-            if isinstance(event, Result):
-                return event.value.images[0]
-            if isinstance(event, Failed):
-                raise RecipeError(event.text)
-        raise RecipeError("The picture for this preset was stopped.")
+        made = backend.result(TextToImage(model=model, prompt=prompt), visitor, f"{SDEdit.tab}/scene")
+        return made.images[0]
 
     def preset(kind: str, t0: float, model: str, request: gr.Request) -> dict[Any, Any]:
         visitor = request.session_hash or ""
@@ -620,14 +616,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         runs.then_start(button.click(press, c["model"], [*taking, c["prompt"], c["t0"]], **RUNNING))
 
-    def take_words(event: gr.EventData) -> str:
-        return str(event._data["text"])[:1000]
-
-    def add_word(prompt: str, event: gr.EventData) -> str:
-        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
-
-    runs.then_start(words.example(take_words, None, c["prompt"], **FAST))
-    runs.then_start(words.word(add_word, c["prompt"], c["prompt"], **FAST))
+    for event in taken_words(words, c["prompt"], c["prompt"]):
+        runs.then_start(event)
 
     stop.click(runs.stop, None, None, **FAST)
 
@@ -638,26 +628,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
-        for event in backend.run(recipe, request.session_hash or "", f"{SDEdit.tab}/strip"):
-            if isinstance(event, Preview):
-                yield {strip_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
-            elif isinstance(event, Result):
-                result, n = event.value, event.value.count
-                token = media.add(owner(request.session_hash), edit_views(result))
-                update: dict[Any, Any] = {error: "", stripped: recipe.seed}
-                for i, row in enumerate(rows):
-                    there = i < recipe.pictures
-                    tiles = strip_tiles(result, token, i, recipe.t0) if there else {}
-                    if i == recipe.pictures - 1:
-                        tiles["caption"] += (
-                            f" · {n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
-                            f"{result.seconds:.2f} s for all {len(result.pictures)}"
-                        )
-                    update[row] = gr.update(value=tiles, visible=there)
-                yield update
-            elif isinstance(event, Failed):
-                yield {error: lines(event.text)}
-        yield {strip_button: gr.Button("Run the strip with these settings", interactive=True)}
+
+        def made(result: Edited) -> dict[Any, Any]:
+            token, n = shelf.add(request.session_hash, edit_views(result)), result.count
+            update: dict[Any, Any] = {stripped: recipe.seed}
+            for i, row in enumerate(rows):
+                there = i < recipe.pictures
+                tiles = strip_tiles(result, token, i, recipe.t0) if there else {}
+                if i == recipe.pictures - 1:
+                    tiles["caption"] += (
+                        f" · {n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
+                        f"{result.seconds:.2f} s for all {len(result.pictures)}"
+                    )
+                update[row] = gr.update(value=tiles, visible=there)
+            return update
+
+        yield from beside(backend, recipe, request, "strip", strip_button, error, made)
 
     strip_button.click(run_strip, [seeds, *controls], [*rows, strip_button, stripped, error], **RUNNING)
     for index, row in enumerate(rows):
@@ -709,16 +695,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         real = []
         for first in range(0, SEEDS, 8):
             plain = TextToImage.make(**fields).but(pictures=8, seed=(recipe.seed + 1000 + first) % 2**31)
-            real += [e.value.pictures for e in backend.run(plain, visitor, slot) if isinstance(e, Result)]
-        if len(real) < SEEDS // 8:
-            raise RecipeError("The measurement was stopped.")
+            real.append(backend.result(plain, visitor, slot).pictures)
         return backend.compute(lambda: judged(curve, done, real, verifier))
 
     measure.click(run_measure, controls, [measure, measured, curve, faithful, error], **RUNNING)
 
     # --- looking closer at a finished run ---------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool) -> Any:
-        kept = media.get(token)
+        kept = shelf.get(token)
         if not isinstance(kept, EditViews):
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
@@ -737,10 +721,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def sdedit(recipe: dict[str, Any], guide: str, mask: str, request: gr.Request) -> dict[str, Any]:
         """Pictures as base64 PNG, from the fields of an SDEdit recipe, and its guide and mask: image files in
         base64, or "" where the recipe names an example, or has no mask."""
-        if not isinstance(recipe, dict):
-            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
         visitor = request.session_hash or ""
-        try:
+        with refusals(recipe):
             given = dict(recipe)
             done: list[str] = []
             if guide:
@@ -749,24 +731,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             if mask:
                 given["mask"] = backend.guides.put(open_picture(read_data(mask))[0].convert("L"), visitor)
             made = SDEdit.make(**given)
-            for event in backend.run(made, visitor, f"{SDEdit.tab}/api"):
-                if isinstance(event, Failed):
-                    raise gr.Error(event.text, print_exception=False)
-                if isinstance(event, Result):
-                    run = edit_views(event.value)
-                    files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
-                    return {
-                        "pictures": [base64.b64encode(f).decode() for f in files],
-                        "distances": event.value.distances.tolist(),
-                        "told": " ".join([*done, event.value.told]).strip(),
-                        "evaluations": event.value.count.evaluations,
-                        "sample_forwards": event.value.count.sample_forwards,
-                        "seconds": event.value.seconds,
-                        "link": "?" + urlencode(made.to_query()),
-                    }
-        except PlaygroundError as problem:
-            raise gr.Error(str(problem), print_exception=False) from None
-        raise gr.Error("The run was stopped.", print_exception=False)
+            result = backend.result(made, visitor, f"{SDEdit.tab}/api")
+            answer = pictures_answer(made, result, edit_views(result))
+            told_of = " ".join([*done, result.told]).strip()
+            return answer | {"distances": result.distances.tolist(), "told": told_of}
 
     gr.api(sdedit, api_name="sdedit", concurrency_limit=None)
 
@@ -810,7 +778,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
-        media.forget(owner(request.session_hash))
+        shelf.forget(request.session_hash)
         newest.pop(request.session_hash or "", None)
 
     page.unload(left)

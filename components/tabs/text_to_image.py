@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -17,12 +15,15 @@ from components.pictures import (
     RUNNING,
     Runs,
     Screen,
+    beside,
     follow_rule,
     known_here,
     more_settings,
     seed_row,
     solver_choice,
+    taken_words,
 )
+from components.programs import pictures_answer, refusals
 from components.readouts import (
     LATEX,
     cost_line,
@@ -35,7 +36,7 @@ from components.readouts import (
     word_list,
 )
 from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
-from playground.backend import Backend, Failed, Preview, Result
+from playground.backend import Backend, Result
 from playground.errors import PlaygroundError
 from playground.guidance import RULES, Composed
 from playground.images.models import TextToImageModel
@@ -188,6 +189,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         backend, media: who runs, and who serves what was made.
     """
     default = TextToImage(model=next(iter(backend.models)))
+    shelf = media.shelf(TextToImage.tab)
     shown = gr.State("")  # the token of the run on show
 
     # --- layout ---------------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     # --- one run, from values to views ----------------------------------------------------------------
     def show(event: Result, recipe: TextToImage, visitor: str, everything: bool) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
-        token = media.add(visitor, run_views(result))
+        token = shelf.add(visitor, run_views(result))
         many = len(result.pictures) > 1
         pictures = [
             {
@@ -325,41 +327,30 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             button.click(lambda wanted=wanted: list(wanted.values()), None, [c[k] for k in wanted], **FAST)
         )
 
-    def take_example(event: gr.EventData) -> str:
-        return str(event._data["text"])[:1000]
-
-    def add_word(prompt: str, event: gr.EventData) -> str:
-        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
-
-    runs.then_start(words.example(take_example, None, c["prompt"], **FAST))
-    runs.then_start(words.word(add_word, c["prompt"], c["prompt"], **FAST))
+    for event in taken_words(words, c["prompt"], c["prompt"]):
+        runs.then_start(event)
 
     stop.click(runs.stop, None, None, **FAST)
 
     # --- the sweep, a run of its own -----------------------------------------------------------------
     def run_sweep(request: gr.Request, second: str, *values: Any):
-        visitor = request.session_hash or ""
         try:
             recipe = with_sweep(recipe_of(values), second)
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
-        for event in backend.run(recipe, visitor, f"{TextToImage.tab}/sweep"):
-            if isinstance(event, Preview):
-                yield {sweep_button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
-            elif isinstance(event, Result):
-                tiles = sweep_tiles(recipe, media.add(visitor, run_views(event.value)))
-                n = event.value.count
-                steps = "" if second == "steps" else f", {recipe.steps} steps"
-                tiles["caption"] = (
-                    f"“{recipe.prompt}”, seed {recipe.seed}{steps}: {n.evaluations} model calls, "
-                    f"{n.sample_forwards} sample-forwards, {event.value.seconds:.2f} s for all "
-                    f"{len(tiles['tiles'])}"
-                )
-                yield {sweep: tiles, error: ""}
-            elif isinstance(event, Failed):
-                yield {error: lines(event.text)}
-        yield {sweep_button: gr.Button("Run the sweep with these settings", interactive=True)}
+
+        def made(result: Generated) -> dict[Any, Any]:
+            tiles = sweep_tiles(recipe, shelf.add(request.session_hash, run_views(result)))
+            n = result.count
+            steps = "" if second == "steps" else f", {recipe.steps} steps"
+            tiles["caption"] = (
+                f"“{recipe.prompt}”, seed {recipe.seed}{steps}: {n.evaluations} model calls, "
+                f"{n.sample_forwards} sample-forwards, {result.seconds:.2f} s for all {len(tiles['tiles'])}"
+            )
+            return {sweep: tiles}
+
+        yield from beside(backend, recipe, request, "sweep", sweep_button, error, made)
 
     swept = [axis, *controls]
     gr.on([sweep_button.click, axis.input], run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
@@ -376,7 +367,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):
-        kept = media.get(token)
+        kept = shelf.get(token)
         if not isinstance(kept, RunViews):
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
@@ -400,27 +391,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     # --- the same for programs --------------------------------------------------------------------------
     def text_to_image(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         """One picture or several, as base64 PNG, from the fields of a TextToImage recipe."""
-        if not isinstance(recipe, dict):
-            raise gr.Error("The recipe must be an object of settings.", print_exception=False)
-        try:
+        with refusals(recipe):
             made = TextToImage.make(**recipe)
-            visitor = request.session_hash or ""
-            for event in backend.run(made, visitor, f"{TextToImage.tab}/api"):
-                if isinstance(event, Failed):
-                    raise gr.Error(event.text, print_exception=False)
-                if isinstance(event, Result):
-                    run = run_views(event.value)
-                    files = [run.png(f"picture-{i}.png") for i in range(len(event.value.pictures))]
-                    return {
-                        "pictures": [base64.b64encode(f).decode() for f in files],
-                        "evaluations": event.value.count.evaluations,
-                        "sample_forwards": event.value.count.sample_forwards,
-                        "seconds": event.value.seconds,
-                        "link": "?" + urlencode(made.to_query()),
-                    }
-        except PlaygroundError as problem:
-            raise gr.Error(str(problem), print_exception=False) from None
-        raise gr.Error("The run was stopped.", print_exception=False)
+            result = backend.result(made, request.session_hash or "", f"{TextToImage.tab}/api")
+            return pictures_answer(made, result, run_views(result))
 
     gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
 
@@ -449,7 +423,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
-        media.forget(request.session_hash or "")
+        shelf.forget(request.session_hash)
 
     page.unload(left)
     return controls

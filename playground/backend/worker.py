@@ -22,7 +22,7 @@ from playground.backend.events import FINAL, Event, Failed, Outcome, Preview, Qu
 from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device
-from playground.errors import Busy, ModelError, PlaygroundError
+from playground.errors import Busy, Ended, ModelError, PlaygroundError
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
 from playground.recipes import Recipe
@@ -185,6 +185,19 @@ class Backend:
         finally:
             with self._lock:
                 self._stop(job)
+
+    def result(self, recipe: Recipe, visitor: str = "", slot: str | None = None) -> Any:
+        """Run a recipe to its end, as `run` does, and return its result.
+
+        Raises:
+            Ended: in one sentence, when it failed or was stopped.
+        """
+        for event in self.run(recipe, visitor, slot):
+            if isinstance(event, Failed):
+                raise Ended(event.text)
+            if isinstance(event, Result):
+                return event.value
+        raise Ended("The run was stopped.")
 
     def finished(self, recipe: Recipe) -> Any | None:
         """The result of an equal recipe, if it is still kept."""

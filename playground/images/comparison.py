@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
@@ -102,13 +103,19 @@ class Comparison(TextToImage):
 
     def refused(self, schedule: Schedule) -> dict[str, str]:
         """Per solver that cannot run here (on this model, grid or rule), why."""
-        reasons = {}
+        default = type(self)()
+        same = {
+            name: getattr(default, name) for name in ("prompt", "negative", "seed", "solvers", "budgets", "equal")
+        }
+        # How strong guidance is does not matter, only whether there is any.
+        return dict(_refused(self.but(**same, w=1.0 if self.w == 1 else default.w), schedule))
+
+    def _refusals(self, schedule: Schedule) -> Iterator[tuple[str, str]]:
         for solver in SOLVERS:
             try:
                 Plan((self._cell_row(solver, max(4, SOLVERS[solver].minimum_steps), schedule),)).lanes(schedule)
             except PlaygroundError as problem:
-                reasons[solver] = str(problem)
-        return reasons
+                yield solver, str(problem)
 
     def plan(self, schedule: Schedule) -> Plan:
         rows = [self._cell_row(c.solver, c.steps, schedule) for c in self.cells(schedule) if c.steps]
@@ -117,6 +124,11 @@ class Comparison(TextToImage):
         if len(rows) > MOST_CELLS:
             raise RecipeError(f"That are {len(rows)} pictures, and at most {MOST_CELLS} run together.")
         return Plan(tuple(rows))
+
+
+@lru_cache(64)  # it takes most of a second: diffusers' schedulers make their tables
+def _refused(recipe: Comparison, schedule: Schedule) -> tuple[tuple[str, str], ...]:
+    return tuple(recipe._refusals(schedule))
 
 
 class Reference(TextToImage):
