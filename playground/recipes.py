@@ -213,6 +213,42 @@ class Guided(_RuleParameters):
     Links carry only what is not at its default, so those of rules that are not chosen cost nothing.
     """
 
+    low: float = Field(
+        0.0,
+        title="window end",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.01},
+        description="no guidance below this noise level t (0 is data)",
+    )
+    high: float = Field(
+        1.0,
+        title="window start",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.01},
+        description="no guidance above this noise level t (1 is pure noise)",
+    )
+    variable: Literal["auto", "sigma", "t", "snr"] = Field(
+        "auto",
+        title="written in",
+        description="the variable in which the solver's step is straight: σ/α, t or α/σ (Runge-Kutta methods)",
+    )
+    eta: float = Field(
+        1.0,
+        title="stochasticity η",
+        ge=0,
+        le=1,
+        json_schema_extra={"step": 0.05},
+        description="fresh noise that a stochastic solver adds and removes; the others draw none",
+    )
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("The guidance window is empty: its end lies above its start.")
+        return self
+
     def make_rule(self, name: str, w: float, low: float, high: float) -> Guidance:
         """A rule with this recipe's parameters."""
         own = {parameter: getattr(self, field) for parameter, field in rule_fields(name).items()}
@@ -261,22 +297,6 @@ class TextToImage(Guided):
         json_schema_extra={"step": 0.1},
         description="u + w (c − u): 0 is unconditional, 1 is no guidance, above 1 exaggerates the prompt",
     )
-    low: float = Field(
-        0.0,
-        title="window end",
-        ge=0,
-        le=1,
-        json_schema_extra={"step": 0.01},
-        description="no guidance below this noise level t (0 is data)",
-    )
-    high: float = Field(
-        1.0,
-        title="window start",
-        ge=0,
-        le=1,
-        json_schema_extra={"step": 0.01},
-        description="no guidance above this noise level t (1 is pure noise)",
-    )
     steps: int = Field(
         20,
         title="steps",
@@ -287,19 +307,6 @@ class TextToImage(Guided):
     )
     solver: SolverName = Field(
         "dpmpp_2m", title="solver", description="how one step follows the probability-flow ODE"
-    )
-    variable: Literal["auto", "sigma", "t", "snr"] = Field(
-        "auto",
-        title="written in",
-        description="the variable in which the solver's step is straight: σ/α, t or α/σ (Runge-Kutta methods)",
-    )
-    eta: float = Field(
-        1.0,
-        title="stochasticity η",
-        ge=0,
-        le=1,
-        json_schema_extra={"step": 0.05},
-        description="fresh noise that a stochastic solver adds and removes; the others draw none",
     )
     grid: GridName = Field("trailing", title="time grid", description="where the steps are placed")
     seed: int = Field(
@@ -326,12 +333,6 @@ class TextToImage(Guided):
     values: tuple[float, ...] = Field(
         (), title="values of the second axis", max_length=8, description="one row of the table for each"
     )
-
-    @model_validator(mode="after")
-    def _window(self) -> Self:
-        if self.low > self.high:
-            raise ValueError("The guidance window is empty: its end lies above its start.")
-        return self
 
     def singles(self) -> list[Self]:
         """The recipe of each picture on its own, in the order of the plan's rows: along w first.

@@ -15,6 +15,16 @@ import torch
 # The networks here are tiny: threads that wait for one another would cost more than they compute.
 torch.set_num_threads(1)
 
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
 WORDS = ("a", "red", "green", "cat", "dog", "on", "the", "grass", "blue", "sky")
 SD_TABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -297,3 +307,15 @@ def pipelines(folders):
         loaded[name] = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
         loaded[name].set_progress_bar_config(disable=True)
     return loaded
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip("there is no chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield made
+        made.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from playground.errors import RecipeError
 from playground.grids import ALIGNED, GRIDS, make_grid
@@ -98,19 +98,6 @@ class PlaneFlow(Guided):
         description="how often the class is hidden in training, so that one network knows c and u",
     )
     solver: SamplerName = Field("heun", title="solver", description="how one step follows the flow")
-    variable: Literal["auto", "sigma", "t", "snr"] = Field(
-        "auto",
-        title="written in",
-        description="the variable in which the solver's step is straight: σ/α, t or α/σ (Runge-Kutta methods)",
-    )
-    eta: float = Field(
-        1.0,
-        title="stochasticity η",
-        ge=0,
-        le=1,
-        json_schema_extra={"step": 0.05},
-        description="fresh noise that a stochastic solver adds and removes; the others draw none",
-    )
     grid: SteppingName = Field("uniform", title="time grid", description="where the steps are placed")
     steps: int = Field(
         24,
@@ -143,22 +130,6 @@ class PlaneFlow(Guided):
         json_schema_extra={"step": 0.1},
         description="u + w (c − u): 0 is unconditional, 1 is no guidance, above 1 exaggerates the class",
     )
-    low: float = Field(
-        0.0,
-        title="window end",
-        ge=0,
-        le=1,
-        json_schema_extra={"step": 0.01},
-        description="no guidance below this noise level t (0 is data)",
-    )
-    high: float = Field(
-        1.0,
-        title="window start",
-        ge=0,
-        le=1,
-        json_schema_extra={"step": 0.01},
-        description="no guidance above this noise level t (1 is pure noise)",
-    )
 
     blur: float = Field(
         0.5,
@@ -168,12 +139,6 @@ class PlaneFlow(Guided):
         json_schema_extra={"step": 0.05},
         description="autoguidance goes away from the exact field of data blurred by this much",
     )
-
-    @model_validator(mode="after")
-    def _window(self) -> Self:
-        if self.low > self.high:
-            raise ValueError("The guidance window is empty: its end lies above its start.")
-        return self
 
     def schedule(self) -> Schedule:
         """The path's alpha(t) and sigma(t).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,18 +12,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI, Response
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from components.theme import css, theme
 from components.widgets import Plane
 from playground.plane.packing import pack, unpack
-
-CHROMIUM = {
-    "executable_path": "/usr/bin/chromium",
-    "args": ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
-}
 
 
 def ring(frames: int = 24, particles: int = 500) -> dict[str, bytes]:
@@ -70,7 +63,7 @@ def value(name: str = "ring", **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[SimpleNamespace]:
+def site(serve: Any) -> Iterator[SimpleNamespace]:
     """A page with the widget. `site.value` is what it shows; `site.fetched` counts requests by name."""
     site = SimpleNamespace(value=value(), fetched=Counter(), events=[], files=ring())
     web = FastAPI()
@@ -91,30 +84,8 @@ def site() -> Iterator[SimpleNamespace]:
 
         for event in (plane.point, plane.drawn, plane.shaped):
             event(record, trigger_mode="multiple")
-    server = uvicorn.Server(
-        uvicorn.Config(
-            gr.mount_gradio_app(web, page, path="/", theme=theme(), css=css()),
-            host="127.0.0.1",
-            port=0,
-            log_level="warning",
-        )
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    site.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    yield site
-    server.should_exit = server.force_exit = True
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(**CHROMIUM)
-        yield made
-        made.close()
+    with serve(gr.mount_gradio_app(web, page, path="/", theme=theme(), css=css())) as site.url:
+        yield site
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,25 +16,13 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported: i
 os.environ["GRADIO_RUN_HISTORY"] = "False"
 
 import gradio as gr
-import uvicorn
 from fastapi import FastAPI, Response
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from components.theme import PALETTE, PALETTE_DARK, SOLVER_COLOURS, css, theme
 from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
 
-CHROMIUM = {
-    "executable_path": "/usr/bin/chromium",
-    "args": [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-    ],
-}
 WIDGETS = {"stage": Stage, "sweep": Sweep, "tokens": Tokens, "words": Words, "noising": Noising, "film": Filmstrip}
 NASTY = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 EMPTY: dict[str, Any] = dict.fromkeys(WIDGETS)
@@ -107,25 +94,10 @@ def make_site() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[SimpleNamespace]:
+def site(serve: Any) -> Iterator[SimpleNamespace]:
     site = make_site()
-    server = uvicorn.Server(uvicorn.Config(site.web, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    site.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    yield site
-    server.should_exit = server.force_exit = True
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**CHROMIUM)
-        yield browser
-        browser.close()
+    with serve(site.web) as site.url:
+        yield site
 
 
 @pytest.fixture
