@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
@@ -69,9 +70,13 @@ def visit(server, browser) -> Iterator[Callable[..., Tab]]:
     contexts, requests, failures, servers = [], [], [], set()
 
     def open_page(
-        width: int = 1400, height: int = 900, at: str = server.url, wait: bool = True, dark: bool = False, **query
+        screen: tuple[int, int] = (1400, 900),
+        at: str = server.url,
+        wait: bool = True,
+        dark: bool = False,
+        **query: Any,
     ) -> Tab:
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        context = browser.new_context(viewport={"width": screen[0], "height": screen[1]}, accept_downloads=True)
         context.set_default_timeout(60_000)
         context.on("request", lambda request: requests.append(request.url))
         contexts.append(context)

@@ -313,6 +313,34 @@ def test_a_class_opens_guidance_and_the_tilted_density(plane):
 
 
 @pytest.mark.slow
+def test_a_learned_field_trains_stops_and_goes_on(plane):
+    shown = plane(target="three", field="learned", width=16, depth=2, batch=256, train_steps=20_000, wait=False)
+    expect(shown.status).to_contain_text("of the exact field")
+    shown.unfold("The learned field")
+    expect(shown.page.locator("#flow-loss-chart .js-plotly-plot")).to_be_visible()
+    shown.page.locator("#flow-stop").click()
+    expect(shown.status).to_contain_text("stopped")
+    stopped = shown.status.inner_text()
+    # It stays stopped, and goes on where it was when asked to.
+    shown.page.locator("#flow-train").click()
+    expect(shown.status).to_contain_text("of the exact field")
+    went_on = int(re.search(r"update (\d+) of", shown.status.inner_text())[1])
+    assert went_on > 25, stopped
+    shown.page.locator("#flow-stop").click()
+    expect(shown.status).to_contain_text("stopped")
+    # Fewer updates are wanted now: a training of that length ends with the flow of its field.
+    number = shown.control("train_steps").locator("input[type=number]").first
+    number.fill("200")
+    number.press("Enter")
+    shown.wait_for_flow()
+    expect(shown.chip("error of the field")).to_be_enabled()
+    loads = shown.counted("loads")
+    shown.chip("error of the field").click()
+    until(lambda: shown.counted("loads") > loads)
+    expect(shown.chip("error of the field")).not_to_have_attribute("title", "not available")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), ALL_PRESETS, ids=[f"{g}: {n}" for g, n in ALL_PRESETS])
 def test_every_preset_runs(plane, group, name):
     shown = plane()

@@ -33,7 +33,7 @@ class Edited:
         """Until finished pictures other than these are on show: their addresses."""
 
         def shown():
-            sources = [image.get_attribute("src") or "" for image in self.pictures.all()]
+            sources = self.pictures.evaluate_all("all => all.map((image) => image.getAttribute('src') ?? '')")
             done = sources and all(s.startswith("media/") for s in sources) and sources != list(after)
             return sources if done else None
 
@@ -168,5 +168,5 @@ def test_what_cannot_be_done_is_said(visit, query, said):
 
 @pytest.mark.slow
 def test_the_tab_fits_a_phone(visit):
-    at = Edited(visit(wait=False, width=390, height=844, **SHORT))
+    at = Edited(visit(wait=False, screen=(390, 844), **SHORT))
     assert at.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -72,6 +72,6 @@ def test_the_plane_has_the_same_solvers(visit):
 
 
 def test_the_tab_fits_a_phone(visit):
-    page = visit(wait=False, width=390, height=844, **SMALL).page
+    page = visit(wait=False, screen=(390, 844), **SMALL).page
     expect(page.locator("#samplers-race .cell")).to_have_count(4)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
