@@ -31,6 +31,11 @@ from playground.reuse import Prefixes
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+FIRST_PREVIEW = 0.1
+"""Seconds after its start until a run is first shown on the way: the first steps believe in the mean of all data."""
+PREVIEW_SHARE = 25
+"""Of a run's time, one part in so many goes into what is shown on the way."""
+
 
 class _Run:
     """A visitor's run: its recipe, its place, and the events nobody has read yet."""
@@ -72,8 +77,8 @@ class _Run:
         return not unread and time.monotonic() > self.next_preview
 
     def previewed(self, seconds: float) -> None:
-        # Eight a second at most, and never more than about a twentieth of the run's time.
-        self.next_preview = time.monotonic() + max(0.12, 20 * seconds)
+        # Eight a second at most, and never more than a small part of the run's time.
+        self.next_preview = time.monotonic() + max(0.12, PREVIEW_SHARE * seconds)
 
 
 class _Results:
@@ -349,6 +354,7 @@ class Backend:
         try:
             if not job.stop.is_set():
                 if job.work is None:
+                    job.next_preview = began + FIRST_PREVIEW
                     desk = Desk(
                         self._model,
                         lambda: job.wants_preview,

@@ -30,6 +30,7 @@ from playground.batches import Batches
 from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Condition, Field, Kind
+from playground.images.prepacked import prepack
 from playground.schedules import Discrete, Linear, schedule_of_checkpoint
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -572,6 +573,9 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         TakeTurns(networks, device.where)
     if compiled:
         denoiser.network.compile()
+    else:
+        prepack(denoiser.network)
+        prepack(parts.vae)
     return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
 
 

@@ -46,7 +46,8 @@ def test_the_result_is_what_generate_makes(backend, models):
     assert last.value.count == generate(last.value.recipe, models["sd2"]).count
 
 
-def test_a_preview_is_the_picture_expected_at_that_step(backend, hand):
+def test_a_preview_is_the_picture_expected_at_that_step(backend, hand, monkeypatch):
+    monkeypatch.setattr("playground.backend.worker.FIRST_PREVIEW", 0)
     hand.hold(after=1)
     reader = Reader(backend.run(tiny(pictures=2)))
     preview = reader.wait_for(Preview)
