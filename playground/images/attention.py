@@ -197,10 +197,12 @@ class AttentionEdits(Control):
         places = self._places(probabilities)
         if not places:
             return probabilities
+        copied = [row for row, edit in enumerate(self.edits, 1) if self._asked[0].step < edit.self_steps]
+        if not copied:
+            return probabilities
         made = probabilities.clone()
-        for row, edit in enumerate(self.edits, start=1):
-            if self._asked[0].step < edit.self_steps:
-                made[places[row]] = probabilities[places[0]]
+        for row in copied:
+            made[places[row]] = probabilities[places[0]]
         return made
 
     @staticmethod
