@@ -89,6 +89,7 @@ DRAG = """async ({seconds, wait}) => {
         }
     }
     const updates = (counters.flows - first) / ((performance.now() - began) / 1000);
+    at('pointermove', 0); // back to where the next drag takes hold of it
     at('pointerup', 0);
     return { waits, updates };
 }"""
@@ -131,7 +132,9 @@ def on_the_page(url: str) -> dict[str, float]:
         start = [round(v, 3) for v in live.data().means[0].tolist()]
         drag = DRAG.replace("START", str(start))
         page.evaluate(drag, {"seconds": 2, "wait": True})
+        page.wait_for_timeout(1500)  # what it leaves is computed in full
         waits: list[float] = page.evaluate(drag, {"seconds": 8, "wait": True})["waits"]
+        page.wait_for_timeout(1500)
         updates: float = page.evaluate(drag, {"seconds": 8, "wait": False})["updates"]
 
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
