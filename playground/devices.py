@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +11,24 @@ import torch
 from playground.errors import ModelError
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+FEW = 2**18
+"""Elements up to which one thread is as quick as several: waking the others costs as much as they save."""
+
+
+@contextmanager
+def threads_for(elements: int) -> Iterator[None]:
+    """On the CPU, compute with one thread if the tensors are small, and with all of them otherwise."""
+    usual = torch.get_num_threads()
+    if elements > FEW or usual == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 @dataclass(frozen=True)

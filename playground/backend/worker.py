@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_PREVIEW = 0.1
-"""Seconds after its start until a run is first shown on the way: the first steps believe in the mean of all data."""
+"""Seconds after its start until a run is first shown: the first steps believe in the mean of all data."""
 PREVIEW_SHARE = 25
 """Of a run's time, one part in so many goes into what is shown on the way."""
 

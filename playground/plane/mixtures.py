@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from playground.devices import threads_for
 from playground.errors import RecipeError
 from playground.fields import Condition, Field, Kind
 from playground.schedules import Schedule, as_time
@@ -142,7 +143,8 @@ class Mixture:
         """
         a, s = alpha.to(x), sigma.to(x)
         answer = self._shared_posterior if len(a) == len(s) == 1 else self._posterior
-        x0, eps = zip(*(answer(*part) for part in self._blocks(x, a, s)), strict=True)
+        with threads_for(len(x) * len(self.means)):
+            x0, eps = zip(*(answer(*part) for part in self._blocks(x, a, s)), strict=True)
         return torch.cat(x0), torch.cat(eps)
 
     def _posterior(self, x: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
