@@ -572,7 +572,9 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
     if device.offload:
         TakeTurns(networks, device.where)
     if compiled:
-        denoiser.network.compile()
+        # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
+        frozen = {"freezing": True} if device.where.type == "cpu" else None
+        denoiser.network.compile(dynamic=False, options=frozen)
     else:
         prepack(denoiser.network)
         prepack(parts.vae)
