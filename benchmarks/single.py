@@ -3,8 +3,8 @@
     python -m benchmarks.single
 
 ratio                float32 on both sides, nothing compiled; the pictures are asserted to agree
-tuned_ratio          ours with --dtype bfloat16, the fastest setting on a CPU (--compile gave 0.93 in float32 and 0.73
-                     in bfloat16, after half a minute of compiling)
+tuned_ratio          ours with --dtype bfloat16, the fastest setting on a CPU (--compile gave 0.93 in float32 and
+                     0.73 in bfloat16, after half a minute of compiling)
 tuned_difference     what bfloat16 does to the picture: the mean absolute difference in steps of 1/255
 
 Both sides are measured in turns, with float32 on diffusers' side.
