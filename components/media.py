@@ -6,12 +6,13 @@ A URL holds an unguessable token, so whoever has it was given it; nothing of it 
 from __future__ import annotations
 
 import base64
+import binascii
 import logging
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from playground.errors import PlaygroundError
+from playground.errors import PlaygroundError, RecipeError
 from playground.sharing.png import to_png
 
 log = logging.getLogger(__name__)
@@ -158,3 +159,16 @@ def data_url(picture: np.ndarray) -> str:
     """A picture [H, W, 3] of bytes as a URL that holds it: for previews, which nobody fetches twice."""
     png = to_png(Image.fromarray(picture), compress=1)
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def read_data(data: Any) -> bytes:
+    """The bytes of a `data:` URL, or of base64 alone.
+
+    Raises:
+        RecipeError: when it is neither.
+    """
+    text = str(data)
+    try:
+        return base64.b64decode(text[text.find(",") + 1 :], validate=True)
+    except (binascii.Error, ValueError):
+        raise RecipeError("The picture did not arrive whole; try again.") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -12,14 +13,18 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from components import theme
 from components.controls import link_script
-from components.media import Media
+from components.media import Media, read_data
+from components.pictures import FAST
 from components.tabs import flow, prompt_to_prompt, samplers, sdedit, text_to_image
+from components.widgets import Opener
 from playground.backend import Backend
+from playground.errors import PlaygroundError
 from playground.images.comparison import Comparison
 from playground.images.prompt_to_prompt import PromptToPrompt
 from playground.images.sdedit import SDEdit
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe, TextToImage
+from playground.sharing.records import from_png
 
 TITLE = "Diffusion Playground"
 TABS: tuple[tuple[type[Recipe], Any], ...] = (
@@ -69,6 +74,19 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
     """All tabs on one page."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}\nUnderstand diffusion and flow matching by touching it.", elem_id="dp-header")
+        saved = Opener(elem_id="dp-opener")
+
+        def open_file(event: gr.EventData, request: gr.Request) -> dict[str, str]:
+            """The link of the experiment in a file; pictures that it brings are kept for it."""
+            try:
+                recipe, _, pictures = from_png(read_data(event._data.get("data")))
+            except PlaygroundError as problem:
+                return {"link": "", "said": str(problem)}
+            for picture in pictures.values():
+                backend.guides.put(picture, request.session_hash or "")
+            return {"link": "?" + urlencode(recipe.to_query()), "said": ""}
+
+        saved.dropped(open_file, None, saved, trigger_mode="multiple", **FAST)
         with gr.Tabs():
             for recipe, part in TABS:
                 with gr.Tab(part.TITLE, id=recipe.tab) as tab:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import secrets
 from functools import lru_cache
 from typing import Any
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from components.charts import tradeoff_curve, tradeoff_plane
 from components.controls import control, marks, own_query
-from components.media import Media, data_url
+from components.media import Media, data_url, read_data
 from components.pictures import (
     FAST,
     RUNNING,
@@ -184,19 +182,6 @@ def about(guide: Image.Image, mask: Image.Image | None) -> list[str]:
 
 def picture_url(picture: Image.Image) -> str:
     return data_url(np.asarray(picture.convert("RGB")))
-
-
-def read_data(data: Any) -> bytes:
-    """The bytes of a `data:` URL, or of base64 alone.
-
-    Raises:
-        RecipeError: when it is neither.
-    """
-    text = str(data)
-    try:
-        return base64.b64decode(text[text.find(",") + 1 :], validate=True)
-    except (binascii.Error, ValueError):
-        raise RecipeError("The picture did not arrive whole; try again.") from None
 
 
 def board(guide: Image.Image | None, mask: Image.Image | None, size: tuple[int, int]) -> dict[str, Any]:
@@ -376,7 +361,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def edit_views(result: Edited) -> EditViews:
         recipe = result.recipe
         weak = (lambda: backend.model(recipe.weak_model)) if RULES[recipe.rule].weak else None
-        return EditViews(result, lambda make: backend.call(make, recipe.model), weak)
+        return EditViews(result, lambda make: backend.call(make, recipe.model), weak, brought=backend.guides.get)
 
     # --- one run, from values to views ----------------------------------------------------------------
     def stages(token: str, result: Edited, row: int) -> dict[str, Any]:

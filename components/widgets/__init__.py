@@ -6,6 +6,7 @@ from components.widgets.compare import Compare
 from components.widgets.edits import Edits
 from components.widgets.filmstrip import Filmstrip
 from components.widgets.noising import Noising
+from components.widgets.opener import Opener
 from components.widgets.paint import Paint
 from components.widgets.plane import Plane
 from components.widgets.race import Race
@@ -21,6 +22,7 @@ __all__ = [
     "Edits",
     "Filmstrip",
     "Noising",
+    "Opener",
     "Paint",
     "Plane",
     "Race",

@@ -564,6 +564,8 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(_why_not(where, error)) from None
+    # Without the package accelerate, diffusers leaves a transformer in float32 whatever it was asked for.
+    denoiser.network.to(device.dtype)
     networks = [denoiser.network, *(e.network for e in text.encoders)]
     for network in (*networks, parts.vae):
         network.eval().requires_grad_(False)

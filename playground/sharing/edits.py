@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
 from playground.images.models import TextToImageModel, to_images
-from playground.images.sdedit import Edited
+from playground.images.sdedit import Edited, SDEdit
 from playground.sharing.png import to_png
 from playground.sharing.views import RunViews
 
@@ -16,12 +18,30 @@ class EditViews(RunViews):
     """Those of every run (`RunViews`), and
 
     guide.png       the guide as it entered
+    picture-R.png   also carries the guide and the mask that somebody has brought
     start-R.png     where row R started in the last pass, x_t0, decoded
+
+    Args:
+        brought: gives the picture of a name that a recipe has for its guide or mask.
     """
 
     result: Edited
 
+    def __init__(
+        self, *args: Any, brought: Callable[[str], Image.Image | None] = lambda name: None, **options: Any
+    ):
+        super().__init__(*args, **options)
+        self._brought = brought
+
     def _make(self, name: str) -> bytes:
+        if match := re.fullmatch(r"picture-(\d{1,3})\.png", name):
+            row = int(match[1])
+            if row >= len(self.result.pictures):
+                raise KeyError(name)
+            recipe = self._singles[row]
+            assert isinstance(recipe, SDEdit)
+            named = {n: self._brought(n) for n in (recipe.guide, recipe.mask) if n}
+            return to_png(self.result.images[row], recipe, attached={n: p for n, p in named.items() if p})
         if name == "guide.png" and self.result.guide is not None:
             return to_png(to_images(self.result.guide[None])[0])
         match = re.fullmatch(r"start-(\d{1,3})\.png", name)

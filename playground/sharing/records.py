@@ -1,0 +1,102 @@
+"""An experiment from what carries it: a link, or a PNG file of the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from PIL import Image, UnidentifiedImageError
+
+from playground.errors import PlaygroundError, RecipeError
+
+# Imported for their places in RECIPES.
+from playground.images import comparison, prompt_to_prompt, sdedit  # noqa: F401
+from playground.images.guides import content_name, open_picture
+from playground.plane import recipe as _plane  # noqa: F401
+from playground.recipes import Recipe, recipe_from_query
+from playground.sharing.png import ATTACHED, CHUNK
+
+MOST_CHARACTERS = 100_000
+"""Of a link or a record: a recipe with all its points and words is a tenth of it."""
+
+
+def from_link(link: str) -> tuple[Recipe, list[str]]:
+    """The recipe of a link of the page, or of its query alone, and a sentence for each value that was changed.
+
+    Raises:
+        RecipeError: for a text that is not a link with settings.
+    """
+    if len(link) > MOST_CHARACTERS:
+        raise RecipeError("The link is too long to be one of the playground's.")
+    try:
+        query = dict(parse_qsl(urlsplit(link.strip()).query or link.strip().lstrip("?"), keep_blank_values=True))
+    except ValueError:
+        query = {}
+    if "tab" not in query:
+        raise RecipeError("That is not a link of the playground: it names no tab.")
+    return recipe_from_query(query)
+
+
+def from_record(record: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
+    """The recipe of a record as it stands in a file (tab, version and fields), read as leniently as a link."""
+    query = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in record.items()}
+    return recipe_from_query(query)
+
+
+def from_png(content: bytes) -> tuple[Recipe, list[str], dict[str, Image.Image]]:
+    """The recipe that a PNG file of the playground carries, as `from_link`, and the pictures it names, by name.
+
+    Raises:
+        RecipeError: for another kind of file, or one without a recipe.
+    """
+    nothing = "The file carries no experiment of the playground; some programs remove it when they save a picture."
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            texts: dict[str, str] = dict(picture.text)  # type: ignore[attr-defined]
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise RecipeError("The file is not a PNG picture.") from None
+    try:
+        record = json.loads(texts.get(CHUNK, "")[:MOST_CHARACTERS])
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise RecipeError(nothing)
+    recipe, notes = from_record(record)
+    attached = {k.removeprefix(ATTACHED): v for k, v in texts.items() if k.startswith(ATTACHED)}
+    return recipe, notes, _pictures(attached, notes)
+
+
+def _pictures(attached: Mapping[str, str], notes: list[str]) -> dict[str, Image.Image]:
+    """Those that are what their names say."""
+    found = {}
+    for name, text in attached.items():
+        try:
+            picture, _ = open_picture(base64.b64decode(text, validate=True))
+            for kind in (picture, picture.convert("L")):
+                if content_name(kind) == name:
+                    found[name] = kind
+        except (PlaygroundError, ValueError):
+            pass
+        if name not in found:
+            notes.append("A picture in the file is not the one that its recipe means and was left out.")
+    return found
+
+
+def load(link_or_file: str) -> tuple[Recipe, list[str], dict[str, Image.Image]]:
+    """The recipe of a link, or of a PNG file, as `from_png`.
+
+    Raises:
+        RecipeError: in one sentence, when neither gives one.
+    """
+    if "?" in link_or_file or link_or_file.startswith("tab="):
+        return *from_link(link_or_file), {}
+    try:
+        content = Path(link_or_file).read_bytes()
+    except (OSError, ValueError):
+        raise RecipeError(f"{link_or_file[:80]!r} is neither a link nor a file.") from None
+    return from_png(content)

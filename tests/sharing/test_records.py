@@ -1,0 +1,162 @@
+"""An experiment travels in a link or a file, and comes back as it was."""
+
+from __future__ import annotations
+
+import io
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from playground.__main__ import main, render
+from playground.backend import Backend
+from playground.errors import RecipeError
+from playground.images.comparison import Comparison
+from playground.images.guides import content_name
+from playground.images.prompt_to_prompt import PromptToPrompt
+from playground.images.sdedit import SDEdit
+from playground.plane import PlaneFlow
+from playground.plane.targets import encode_mixture
+from playground.recipes import TextToImage
+from playground.sharing.png import CHUNK, to_png
+from playground.sharing.records import MOST_CHARACTERS, from_link, from_png, load
+
+PIXEL = Image.new("RGB", (2, 2), "teal")
+RECIPES = [
+    TextToImage(prompt="ein Bär & <b>“Tee”</b> 🫖?=#", w=-0.5, low=0.25, pictures=3),
+    SDEdit(prompt="a castle", guide="castle", t0=0.35, repeats=2),
+    PromptToPrompt(prompt="a cat", edits=("a dog", "a red dog"), weights=((1, 1, 2.2),), cross=0.6),
+    Comparison(solvers=("ddim", "heun"), budgets=(6, 8), equal="steps", seed=11),
+    PlaneFlow(target="mixture", mixture=encode_mixture([(0.5, -1, 0.2, 0.4, 0.3, 1, 1)]), steps=7),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.tab)
+def test_a_link_and_a_file_give_the_recipe_back(recipe, tmp_path):
+    query = urlencode(recipe.to_query())
+    for link in (
+        f"http://127.0.0.1:7860/?{query}",
+        f"https://example.org/class/?{query}#plane",
+        f"?{query}",
+        query,
+    ):
+        assert load(link) == (recipe, [], {})
+    (tmp_path / "saved.png").write_bytes(to_png(PIXEL, recipe))
+    assert load(str(tmp_path / "saved.png")) == (recipe, [], {})
+
+
+def test_pictures_that_a_recipe_names_travel_in_the_file():
+    rng = np.random.default_rng(0)
+    guide = Image.fromarray(rng.integers(0, 255, (40, 30, 3), np.uint8))
+    mask = Image.fromarray(rng.integers(0, 255, (40, 30), np.uint8))
+    recipe = SDEdit(guide=content_name(guide), mask=content_name(mask))
+    attached = {recipe.guide: guide, recipe.mask: mask}
+    again, notes, found = from_png(to_png(PIXEL, recipe, attached=attached))
+    assert again == recipe and notes == []
+    assert found[recipe.guide].mode == "RGB" and np.array_equal(np.array(found[recipe.guide]), np.array(guide))
+    assert found[recipe.mask].mode == "L" and np.array_equal(np.array(found[recipe.mask]), np.array(mask))
+
+
+def test_a_picture_that_is_not_what_its_name_says_is_left_out():
+    recipe = SDEdit(guide=content_name(PIXEL))
+    other = Image.new("RGB", (2, 2), "red")
+    _, notes, found = from_png(to_png(PIXEL, recipe, attached={recipe.guide: other}))
+    assert found == {} and len(notes) == 1
+
+
+def with_chunk(text: str) -> bytes:
+    info, buffer = PngInfo(), io.BytesIO()
+    info.add_itxt(CHUNK, text)
+    PIXEL.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    PIXEL.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x89PNG\r\n\x1a\n", jpeg(), to_png(PIXEL), to_png(PIXEL)[:40], b"<svg/>"]
+    + [with_chunk(t) for t in ("", "[]", "7", "{", "[" * 50_000, "x" * (MOST_CHARACTERS + 1))],
+)
+def test_files_without_an_experiment_are_one_sentence(content):
+    with pytest.raises(RecipeError) as caught:
+        from_png(content)
+    assert str(caught.value).endswith(".") and "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "link", ["", "hello", "http://x/?q=1", "?" + "x" * (MOST_CHARACTERS + 1), "http://[?tab=1"]
+)
+def test_links_without_an_experiment_are_one_sentence(link):
+    with pytest.raises(RecipeError) as caught:
+        from_link(link)
+    assert str(caught.value).endswith(".")
+
+
+def test_values_out_of_range_are_told_as_for_a_page():
+    recipe, notes, _ = from_png(with_chunk('{"tab": "text-to-image", "v": 1, "w": 99, "steps": "x", "bad": 1}'))
+    assert (recipe.w, recipe.steps) == (15, TextToImage().steps) and len(notes) == 3
+
+
+@pytest.fixture
+def backend(folders):
+    made = Backend({"emoji": str(folders["sd1"])})
+    yield made
+    made.close()
+
+
+def test_a_rendered_picture_is_that_of_the_page_and_renders_the_same_again(backend, tmp_path):
+    recipe = TextToImage(prompt="a red cat", steps=3, seed=4)
+    (first,) = render("?" + urlencode(recipe.to_query()), tmp_path / "a.png", backend)
+    assert from_png(first.read_bytes())[0] == recipe
+    made = np.array(Image.open(first))
+    assert np.array_equal(made, np.array(backend.result(recipe).images[0]))
+    backend._results = type(backend._results)(2**20)  # nothing is kept from the first time
+    (again,) = render(str(first), tmp_path / "b.png", backend)
+    assert np.array_equal(made, np.array(Image.open(again)))
+
+
+def test_several_pictures_are_numbered_and_each_is_its_own_experiment(backend, tmp_path):
+    recipe = TextToImage(prompt="a red cat", steps=2, seed=4, pictures=3)
+    files = render("?" + urlencode(recipe.to_query()), tmp_path / "out.png", backend)
+    assert [f.name for f in files] == ["out-1.png", "out-2.png", "out-3.png"]
+    assert [from_png(f.read_bytes())[0].seed for f in files] == [4, 5, 6]
+
+
+def test_a_guide_that_somebody_brought_travels_with_its_picture(backend, folders, tmp_path):
+    rng = np.random.default_rng(0)
+    name = backend.guides.put(Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)))
+    recipe = SDEdit(prompt="a red cat", guide=name, t0=0.6, steps=4)
+    (first,) = render("?" + urlencode(recipe.to_query()), tmp_path / "a.png", backend)
+    elsewhere = Backend({"emoji": str(folders["sd1"])})
+    try:
+        with pytest.raises(Exception, match="not on this installation"):
+            render("?" + urlencode(recipe.to_query()), tmp_path / "b.png", elsewhere)
+        (again,) = render(str(first), tmp_path / "b.png", elsewhere)
+    finally:
+        elsewhere.close()
+    assert np.array_equal(np.array(Image.open(first)), np.array(Image.open(again)))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [PlaneFlow(particles=200, steps=3), PlaneFlow(target="pair", dimension=1, particles=100, steps=3)],
+    ids=["plane", "line"],
+)
+def test_a_flow_is_a_picture_that_carries_its_recipe(recipe, backend, tmp_path):
+    (file,) = render("?" + urlencode(recipe.to_query()), tmp_path / "flow.png", backend)
+    picture = np.array(Image.open(file).convert("RGB"))
+    assert picture.shape == (720, 720, 3) and from_png(file.read_bytes())[0] == recipe
+    assert 0.005 < (picture.min(-1) < 240).mean() < 0.9  # something is drawn, and not everywhere
+
+
+def test_the_command_says_in_one_sentence_what_is_wrong(tmp_path, capsys):
+    assert main(["render", str(tmp_path / "missing.png"), "-o", str(tmp_path / "o.png")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.endswith(".") and "\n" not in error
