@@ -18,6 +18,13 @@ class Slider(gr.Slider, metaclass=NoStub):
         return payload
 
 
+class Number(gr.Number, metaclass=NoStub):
+    """Gradio's number box, which hands on what was typed: were it rounded, picture and link would differ."""
+
+    def preprocess(self, payload: float | None) -> float | None:
+        return payload
+
+
 def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Component:
     """The Gradio control for a field: slider for bounded numbers, dropdown for choices, else text.
 
@@ -41,7 +48,7 @@ def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Co
         step = extra.get("step")
         if step is None:
             # Without Gradio's own bounds: the recipe says in a sentence what is wrong with a number.
-            return gr.Number(precision=0 if info.annotation is int else None, **common)
+            return Number(precision=0 if info.annotation is int else None, **common)
         return Slider(**{"minimum": low, "maximum": high, "step": step} | common)
     return gr.Textbox(**common)
 

@@ -68,7 +68,7 @@ def more_settings(recipe: type[TextToImage], c: Components, backend: Backend, pi
     default = next(iter(backend.models))
     rule_now = recipe.model_fields["rule"].default
     with gr.Accordion("More: negative prompt, guidance rule, window, grid, model", open=False):
-        c["negative"] = control(recipe, "negative", lines=1, max_length=1000)
+        c["negative"] = control(recipe, "negative", lines=1)
         c["rule"] = control(recipe, "rule", choices=[(r.title, n) for n, r in RULES.items()])
         hindrance = gr.HTML(elem_classes="dp-note", elem_id=f"{recipe.tab}-hindrance")
         for field, rule in PARAMETERS.items():
@@ -108,10 +108,10 @@ def taken_words(words: Any, example_to: Any, word_to: Any) -> tuple[Any, Any]:
     """
 
     def take_example(event: gr.EventData) -> str:
-        return str(event._data["text"])[:1000]
+        return str(event._data["text"])
 
     def add_word(prompt: str, event: gr.EventData) -> str:
-        return f"{prompt.rstrip()} {event._data['text']}".strip()[:1000]
+        return f"{prompt.rstrip()} {event._data['text']}".strip()
 
     return words.example(take_example, None, example_to, **FAST), words.word(add_word, word_to, word_to, **FAST)
 
@@ -132,11 +132,18 @@ def beside(
         error: where a failure is told.
         made: (result) -> what is shown of it.
     """
+    noted: list[str] = []
     for event in backend.run(recipe, request.session_hash or "", f"{recipe.tab}/{slot}"):
         if isinstance(event, Preview):
-            yield {button: gr.Button(f"step {event.step} of {event.steps}", interactive=False)}
+            told = f"step {event.step} of {event.steps} · {event.count.evaluations} model calls (NFE)"
+            yield {button: gr.Button(told, interactive=False)}
+        elif isinstance(event, Queued):
+            yield {button: gr.Button(f"waiting: {event.ahead} ahead of yours", interactive=False)}
+        elif isinstance(event, Note):
+            # Words that a model does not know are told beside the picture.
+            noted += [] if event.of_words else [event.text]
         elif isinstance(event, Result):
-            yield {error: "", **made(event.value)}
+            yield {error: lines(*noted), **made(event.value)}
         elif isinstance(event, Failed):
             yield {error: lines(event.text)}
     yield {button: gr.Button(button.value, interactive=True)}
@@ -268,11 +275,14 @@ class Runs:
         # are run once.
         first: dict[Any, Any] = {self.screen.error: ""}
         for full, event in self.live.follow(visitor, values, recipe, short):
-            if isinstance(event, Result) and full:
-                update = self.show(event, recipe, visitor, *more)
-            elif isinstance(event, Note):
+            if isinstance(event, Note):
                 noted.append(event.text)
-                update = {self.screen.notes: lines(*noted)}
+                update = {self.screen.notes: lines(*dict.fromkeys(noted))}
+            elif isinstance(event, Result) and full:
+                # What the run said of itself stays: that memory was short, words it does not know.
+                update = {self.screen.notes: lines(*dict.fromkeys(noted))} if noted else {}
+                shown = self.show(event, recipe, visitor, *more)
+                update = shown | update
             else:
                 update = self._update(full, event)
             if update or first:

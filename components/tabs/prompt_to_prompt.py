@@ -288,7 +288,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     with gr.Row(elem_classes="dp-columns"):
         with gr.Column(elem_classes="dp-card dp-controls"):
             c: dict[str, Any] = {}
-            c["prompt"] = control(PromptToPrompt, "prompt", lines=2, max_length=1000)
+            c["prompt"] = control(PromptToPrompt, "prompt", lines=2)
             c["edits"] = control(
                 PromptToPrompt,
                 "edits",

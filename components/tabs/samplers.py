@@ -177,19 +177,20 @@ def film_value(result: Compared, row: int, token: str, schedule: Schedule) -> di
     return {"tile": result.pictures.shape[-1], "rows": rows, "columns": columns, "note": note}
 
 
-def halfway_value(result: Compared, token: str) -> str:
+def halfway_value(result: Compared, token: str, schedule: Schedule) -> str:
     """HTML: what a long run believes in the middle, beside the end of a run that has as many steps in all."""
+    assert isinstance(result.recipe, Comparison)
     pairs = []
     for k, long in enumerate(result.run_cells):
         for j, short in enumerate(result.run_cells):
             same = short.solver == long.solver and long.steps == 2 * short.steps
-            if same and len(result.seen[k].t) > short.evaluations:
+            if same:
                 pairs.append((k, j, short, long))
     if not pairs:
         return lines("Compare budgets of which one is twice the other, 10 and 20 say, to see it here.")
     shown = []
     for k, j, short, long in pairs[:3]:
-        n = short.evaluations
+        n = result.recipe.seen_before(short.solver, short.steps, long.steps, schedule)
         title = SOLVERS[short.solver].title
         figures = [
             (
@@ -226,7 +227,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     with gr.Row(elem_classes="dp-columns"):
         with gr.Column(elem_classes="dp-card dp-controls"):
             c: dict[str, Any] = {}
-            c["prompt"] = control(Comparison, "prompt", lines=2, max_length=1000)
+            c["prompt"] = control(Comparison, "prompt", lines=2)
             words = Words(elem_id="samplers-words")
             c["solvers"] = gr.CheckboxGroup(
                 solver_choices(refused_now),
@@ -342,7 +343,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             ),
             saved: f'<a href="{Media.url(token, "table.png")}" download="comparison.png">Save all as one labelled '
             "PNG</a>",
-            halfway: halfway_value(result, token),
+            halfway: halfway_value(result, token, schedule),
         }
         if references:
             told_of = [*summary(table, floor)]
@@ -387,6 +388,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         visitor = request.session_hash or ""
         try:
             recipe = recipe_of(values)
+            recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
             yield {error: "", summed: ""}
             result: Compared | None = None
             for event in backend.run(recipe, visitor, Comparison.tab):
@@ -434,16 +436,23 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             recipe = recipe_of(values)
             schedule = backend.model(recipe.model).denoiser.schedule
             refused = recipe.refused(schedule)
-            cost = recipe.plan(schedule).cost(schedule)
         except PlaygroundError as problem:
             return {error: lines(str(problem))}
-        seconds = cost.sample_forwards * backend.pace(recipe.model)
-        return {
-            error: "",
-            expected: lines(f"{cost.sample_forwards} sample-forwards, about {seconds:.0f} s here"),
+        about_them = {
             both: said(recipe),
             refused_note: refused_lines(refused),
-            c["solvers"]: gr.CheckboxGroup(choices=solver_choices(refused)),
+            c["solvers"]: gr.CheckboxGroup(
+                choices=solver_choices(refused), value=[s for s in recipe.solvers if s not in refused]
+            ),
+        }
+        try:
+            cost = recipe.possible(schedule).plan(schedule).cost(schedule)
+        except PlaygroundError as problem:
+            return about_them | {error: lines(str(problem)), expected: ""}
+        seconds = cost.sample_forwards * backend.pace(recipe.model)
+        return about_them | {
+            error: "",
+            expected: lines(f"{cost.sample_forwards} sample-forwards, about {seconds:.0f} s here"),
         }
 
     touched = [x.change for x in controls]

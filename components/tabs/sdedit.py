@@ -260,7 +260,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     with gr.Row(elem_classes="dp-columns"):
         with gr.Column(elem_classes="dp-card dp-controls"):
             c: dict[str, Any] = {}
-            c["prompt"] = control(SDEdit, "prompt", lines=2, max_length=1000)
+            c["prompt"] = control(SDEdit, "prompt", lines=2)
             words = Words(elem_id="sdedit-words")
             c["t0"] = control(SDEdit, "t0")
             gr.HTML(marks(SDEdit, "t0", (0.0, "0"), (0.3, "faithful"), (0.7, "realistic"), (1.0, "1")))

@@ -196,7 +196,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     with gr.Row(elem_classes="dp-columns"):
         with gr.Column(elem_classes="dp-card dp-controls"):
             c: dict[str, Any] = {}
-            c["prompt"] = control(TextToImage, "prompt", lines=2, max_length=1000)
+            c["prompt"] = control(TextToImage, "prompt", lines=2)
             composed = gr.HTML(elem_classes="dp-note", elem_id="t2i-composed")
             words = Words(elem_id="t2i-words")
             c["w"] = control(TextToImage, "w")

@@ -53,6 +53,7 @@ class Note:
     """Something about the run that the visitor should know, in one sentence."""
 
     text: str
+    of_words: bool = False
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any
     """The events of a run that makes pictures, as the reader sees them."""
     for words in recipe.texts():
         for text in model.text.notes(words):
-            yield Note(text)
+            yield Note(text, of_words=True)
     limits = _limits(model)
     for event in events:
         before, limits = limits, _limits(model)
@@ -144,7 +144,7 @@ def _comparison(recipe: Comparison | Reference, desk: Desk) -> Work:
     model = desk.model(recipe.model)
     for words in recipe.texts():
         for text in model.text.notes(words):
-            yield Note(text)
+            yield Note(text, of_words=True)
     for event in run_comparison(recipe, model):
         if isinstance(event, Compared):
             yield Result(event)

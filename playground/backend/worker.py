@@ -22,7 +22,7 @@ from playground.backend.events import FINAL, Event, Failed, Outcome, Preview, Qu
 from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device
-from playground.errors import Busy, Ended, ModelError, PlaygroundError
+from playground.errors import Busy, Ended, ModelError, PlaygroundError, is_out_of_memory
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
 from playground.recipes import Recipe
@@ -45,6 +45,7 @@ class _Run:
         self.work: Work | None = None
         self.stop = threading.Event()
         self.next_preview = 0.0
+        self.last_turn = 0.0
         self._news = threading.Condition()
         self._events: deque[Event] = deque()
         self._final = False
@@ -292,9 +293,10 @@ class Backend:
             del self._runs[job.visitor, job.slot]
         job.put(final)
 
-    def _turn_order(self, job: _Run) -> tuple[float, int]:
-        """Whoever had a turn longest ago comes first, then whoever asked first."""
-        return self._last_turn.get(job.visitor, 0.0), job.order
+    def _turn_order(self, job: _Run) -> tuple[float, float, int]:
+        """Whoever had a turn longest ago comes first, then whoever's run had one longest ago, then whoever asked
+        first."""
+        return self._last_turn.get(job.visitor, 0.0), job.last_turn, job.order
 
     def _ahead(self, job: _Run) -> int:
         with self._lock:
@@ -348,7 +350,7 @@ class Backend:
                 future.set_exception(error)
 
     def _take_turn(self, job: _Run) -> None:
-        """Advance a run until it ends, is stopped, or has used its turn while somebody else waits."""
+        """Advance a run until it ends, is stopped, or has used its turn while another waits."""
         began = time.monotonic()
         final: Event = Stopped()
         try:
@@ -375,9 +377,9 @@ class Backend:
                     if job.stop.is_set():
                         break
                     self._do_tasks()
-                    if time.monotonic() - began > self.turn and self._somebody_else_waits(job):
+                    if time.monotonic() - began > self.turn and self._another_waits():
                         with self._lock:
-                            self._last_turn[job.visitor] = time.monotonic()
+                            self._last_turn[job.visitor] = job.last_turn = time.monotonic()
                             self._waiting.append(job)
                         return
         except PlaygroundError as error:
@@ -387,7 +389,9 @@ class Backend:
             # typed belongs in the log.
             place = "".join(traceback.format_tb(error.__traceback__))
             log.error("a run failed with %s\n%s", type(error).__name__, place)
-            final = Failed(f"Something inside went wrong ({type(error).__name__}); the page goes on working.")
+            said = f"Something inside went wrong ({type(error).__name__}); the page goes on working."
+            # Outside the batches, which are split: a model that does not fit, or a text encoder.
+            final = Failed("The device's memory is too short for this." if is_out_of_memory(error) else said)
         with self._lock:
             self._last_turn[job.visitor] = time.monotonic()
             self._last_turn.move_to_end(job.visitor)
@@ -403,6 +407,7 @@ class Backend:
             measured = outcome.seconds / outcome.count.sample_forwards
             self._pace[model] = 0.5 * (self.pace(model) + measured)
 
-    def _somebody_else_waits(self, job: _Run) -> bool:
+    def _another_waits(self) -> bool:
+        """Somebody else's run, or one of the same visitor that a long one should let pass."""
         with self._lock:
-            return any(j.visitor != job.visitor for j in self._waiting)
+            return bool(self._waiting)

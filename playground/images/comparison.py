@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from playground.errors import PlaygroundError, RecipeError
 from playground.fields import Count
+from playground.guidance import RULES
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Progress
 from playground.orders import fitted_slope
@@ -85,7 +86,7 @@ class Comparison(TextToImage):
         for solver in dict.fromkeys(self.solvers):
             for budget in sorted(set(self.budgets)):
                 steps = budget if self.equal == "steps" else self._steps_within(solver, budget, schedule)
-                cost = len(self._cell_row(solver, steps, schedule).needs(schedule)) if steps else 0
+                cost = self._cost(solver, steps, schedule) if steps else 0
                 found.append(Cell(solver, budget, steps, cost))
         return found
 
@@ -93,11 +94,19 @@ class Comparison(TextToImage):
         row = self.model_copy(update={"solver": solver, "steps": steps})._row(schedule)
         return replace(row, brownian=solver in BROWNIAN)
 
+    def _cost(self, solver: str, steps: int, schedule: Schedule) -> int:
+        """Evaluations: what a rule holds still in its first steps asks nothing."""
+        return sum(map(bool, self._cell_row(solver, steps, schedule).needs(schedule)))
+
+    def seen_before(self, solver: str, step: int, steps: int, schedule: Schedule) -> int:
+        """How many entries of `Seen` a run of so many steps has before it takes the one after `step` of them."""
+        return sum(map(len, self._cell_row(solver, steps, schedule).queries(schedule)[:step]))
+
     def _steps_within(self, solver: str, budget: int, schedule: Schedule) -> int:
         """The most steps that a budget of evaluations pays for."""
         low = SOLVERS[solver].minimum_steps
         for steps in range(budget, low - 1, -1):
-            if len(self._cell_row(solver, steps, schedule).needs(schedule)) <= budget:
+            if self._cost(solver, steps, schedule) <= budget:
                 return steps
         return 0
 
@@ -117,7 +126,21 @@ class Comparison(TextToImage):
             except PlaygroundError as problem:
                 yield solver, str(problem)
 
+    def possible(self, schedule: Schedule) -> Self:
+        """This comparison of the solvers that can run here.
+
+        Raises:
+            RecipeError: when none of them can, with the first one's reason.
+        """
+        refused = self.refused(schedule)
+        able = tuple(s for s in self.solvers if s not in refused)
+        if not able:
+            raise RecipeError(refused[self.solvers[0]])
+        return self if able == self.solvers else self.but(solvers=able)
+
     def plan(self, schedule: Schedule) -> Plan:
+        if RULES[self.rule].weak:
+            raise RecipeError("Solvers are compared without autoguidance: take another rule.")
         rows = [self._cell_row(c.solver, c.steps, schedule) for c in self.cells(schedule) if c.steps]
         if not rows:
             raise RecipeError("No solver can take a single step within these budgets.")

@@ -145,7 +145,9 @@ def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
 def cell_text(measured: Measured) -> str:
     """What a cell says below its picture."""
     cell = measured.cell
-    error = "own noise" if not measured.compares else f"{measured.error:.1%} off"
+    error = f"{measured.error:.1%} off" if measured.error == measured.error else "no reference yet"
+    if not measured.compares:
+        error = "own noise"
     return f"{cell.evaluations} NFE · {measured.seconds:.2f} s · {error}"
 
 

@@ -25,7 +25,8 @@ T = TypeVar("T")
 OnDevice = Callable[[Callable[[TextToImageModel], bytes]], bytes]
 """Runs a function of the model where the model lives (`Backend.call` does)."""
 
-NOISE_FRAMES = 21
+NOISE_FRAMES = 101
+"""Times of the forward noising, 0 to t_max; each is made when somebody looks at it."""
 
 
 class RunViews:
@@ -35,7 +36,7 @@ class RunViews:
     film-R-S.png        step S of row R: x_t, x0 without prompt, with it, guided, from top to bottom; tiles
                         that were not computed are transparent
     film-R-S-all.png    the same with the skipped branches computed for this view
-    noise-R-K.png       forward noising of row R at time K/20
+    noise-R-K.png       forward noising of row R at time K/100
     latents-R.png       the latent channels of row R side by side
 
     Args:

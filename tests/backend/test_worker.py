@@ -204,7 +204,6 @@ def test_a_long_run_lets_a_short_one_pass(make_backend, hands, models):
     expect_picture(short.final, models["sd2"])
 
 
-@pytest.mark.xfail(strict=True, reason="only a run of somebody else is let pass")
 def test_a_sweep_lets_the_visitors_own_quick_run_pass(make_backend, hands):
     backend = make_backend(turn=0)
     hand = hands(backend)
@@ -219,13 +218,27 @@ def test_a_sweep_lets_the_visitors_own_quick_run_pass(make_backend, hands):
     assert not any(isinstance(e, FINAL) for e in sweep.events)
 
 
-def test_a_run_keeps_its_place_while_nobody_else_waits(make_backend, hands):
+def test_two_long_runs_of_one_visitor_take_turns(make_backend, hands):
     backend = make_backend(turn=0)
     hand = hands(backend)
     hand.hold()
     first = Reader(backend.run(tiny(pictures=1), "ann", "one"))
     hand.wait_for_call(1)
     second = Reader(backend.run(tiny(pictures=3), "ann", "two"))
+    second.wait_for(Queued)
+    hand.let_go()
+    assert isinstance(first.final, Result) and isinstance(second.final, Result)
+    assert hand.sizes == [2, 6, 2, 6, 2, 6]
+
+
+def test_a_run_that_waits_alone_is_not_interrupted(make_backend, hands):
+    backend = make_backend(turn=60)
+    hand = hands(backend)
+    hand.hold()
+    first = Reader(backend.run(tiny(pictures=1), "ann", "one"))
+    hand.wait_for_call(1)
+    second = Reader(backend.run(tiny(pictures=3), "ann", "two"))
+    second.wait_for(Queued)
     hand.let_go()
     assert isinstance(first.final, Result) and isinstance(second.final, Result)
     assert hand.sizes == [2] * 3 + [6] * 3

@@ -78,10 +78,22 @@ def test_the_race_names_rows_as_the_run_does(model):
 def test_half_of_a_long_run_is_shown_beside_a_short_one(model):
     recipe = Comparison(solvers=("ddim",), budgets=(2, 4, 5))
     result = compare(recipe, model)
-    said = halfway_value(result, "token")
+    schedule = model.denoiser.schedule
+    said = halfway_value(result, "token", schedule)
     assert "film-1-2.png" in said and "after 2 of 4 steps" in said and said.count("<figure") == 3
     alone = compare(recipe.but(budgets=(3,)), model)
-    assert "twice the other" in halfway_value(alone, "token")
+    assert "twice the other" in halfway_value(alone, "token", schedule)
+
+
+def test_half_way_of_a_solver_that_asks_twice_is_after_its_steps(model):
+    # Heun of 2 and of 4 steps: 3 and 7 evaluations, and the first two steps of the longer run take 4.
+    recipe = Comparison(solvers=("heun",), budgets=(2, 4), equal="steps")
+    result = compare(recipe, model)
+    assert [c.evaluations for c in result.run_cells] == [3, 7]
+    said = halfway_value(result, "token", model.denoiser.schedule)
+    assert "film-1-4.png" in said
+    row = recipe._cell_row("heun", 4, model.denoiser.schedule)
+    assert result.seen[1].t[4] == pytest.approx(float(row.times[2]), abs=1e-6)
 
 
 def test_no_two_solvers_look_alike():

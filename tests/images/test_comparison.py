@@ -222,3 +222,23 @@ def test_a_row_may_draw_once_only_on_a_brownian_path(models):
     plan = recipe.plan(models["sd1"].denoiser.schedule)
     assert not plan.rows[0].brownian
     assert replace(plan.rows[0], brownian=True) != plan.rows[0]
+
+
+@pytest.mark.parametrize("rule", ["cfg", "zero_star", "apg", "rescale"])
+def test_a_cell_counts_the_evaluations_that_are_made(rule, model):
+    for solver in ("ddim", "heun"):
+        result = compare(Comparison(solvers=(solver,), budgets=(6,), rule=rule, w=3), model)
+        (cell,) = result.run_cells
+        assert cell.evaluations == result.count.evaluations <= 6
+
+
+def test_who_cannot_take_part_is_left_out(model):
+    schedule = model.denoiser.schedule
+    recipe = Comparison(solvers=("ddim", "heun"), rule="cfgpp")
+    refused = recipe.refused(schedule)
+    assert "heun" in refused and "ddim" not in refused
+    assert recipe.possible(schedule).solvers == ("ddim",)
+    with pytest.raises(RecipeError):
+        recipe.but(solvers=("heun",)).possible(schedule)
+    with pytest.raises(RecipeError, match="without autoguidance"):
+        Comparison(rule="auto").plan(schedule)
