@@ -155,7 +155,8 @@ LATEX: list[dict[str, str | bool]] = [
 COST = """
 Solvers on this target and path, from the same particles: how far each ends from where the exact flow takes it
 (left; solvers that draw noise end elsewhere), and how far the whole cloud is from the distribution (right; the
-dashed line is what as many exact draws give). A slope of −2 is order 2. Guidance is off.
+dashed line is what as many exact draws give). An error that falls with the square of the evaluations, slope 2, is
+order 2. All steps are spaced evenly in log σ/α here, whatever the time grid. Guidance is off.
 """
 COMPARE = "Compare solvers"
 COMPARED = ("euler", "heun", "dpmpp_2m", "rk4", "ancestral")
@@ -497,15 +498,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         """Grey out what cannot be chosen, and say why."""
         try:
             recipe = recipe_of(values)
-            if recipe.target == "points" and not recipe.points:
-                recipe = recipe.but(target="moons")
+            try:
+                classes = recipe.classes()
+            except PlaygroundError:
+                # Nothing is drawn yet, or a word or mixture cannot be used: its controls are needed all the more.
+                recipe = recipe.but(target="moons", field="exact")
+                classes = []
             refused = impossible(recipe)
         except PlaygroundError:
             return gr.skip()
         told = dict(zip(NAMES, values, strict=True))
         # The dimension follows the target, and both kinds of points begin empty.
         refused = {k: v for k, v in refused.items() if not k.startswith("target/") or "closed form" in v}
-        classes = recipe.classes()
         labels = {-1: "none"} | ({k: f"class {k}" for k in classes} if len(classes) > 1 else {})
         titles: dict[str, dict[Any, str]] = {
             "target": TARGET_TITLES,
@@ -533,7 +537,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         only(SOLVERS[recipe.solver].stochastic, "this solver draws no noise", "eta")
         why = "choose a class first" if len(classes) > 1 else "this target has no classes"
         only(len(classes) > 1, "this target has no classes", "label")
-        only(recipe.label >= 0, why, "w", "rule", "low", "high")
+        only(recipe.label >= 0 or RULES[recipe.rule].weak, why, "w", "low", "high")
         learned = recipe.field == "learned"
         only(learned, "only for the learned field", *TRAINING)
         only(bool(SOLVERS[recipe.solver].variables), "this solver's formula fixes it", "variable")
@@ -549,9 +553,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         result[formula] = gr.update(value=equations(recipe.path))
         return result
 
-    deciding = [
-        c[n] for n in ("target", "source", "path", "grid", "solver", "variable", "label", "field", "eta", "rule")
-    ]
+    deciding = [c[n] for n in ("target", "source", "path", "grid", "solver", "variable", "label", "field", "eta")]
+    deciding += [c[n] for n in ("rule", "loss", "word", "points", "mixture")]
     gr.on(
         [x.change for x in deciding],
         arrange,

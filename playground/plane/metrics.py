@@ -109,8 +109,12 @@ def errors_against_nfe(
         budgets: evaluations; a solver takes as many whole steps as they pay for.
         particles: per run.
         field: the recipe's exact field by default.
+
+    Raises:
+        RecipeError: for a recipe that cannot be run, with one of the solvers as with its own.
     """
-    recipe.check()
+    for name in solvers:
+        recipe.but(solver=name, variable="auto").check()
     field = field or exact_field(recipe)
     schedule, mixture = field.schedule, exact_field(recipe).of_class(recipe.label)
     start, *_, end = chart_times(schedule, 2)

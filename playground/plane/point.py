@@ -67,7 +67,7 @@ def ask_point(recipe: PlaneFlow, field: Field | None, x: tuple[float, float], t:
     points = torch.tensor([x[: recipe.dimension]], dtype=torch.float64)
     source = exact if field is None else field
     found = log_likelihood(source, exact, points, t=at, tolerance=TOLERANCE, label=recipe.label)
-    back = round_trip_error(source, points, at, path.t_max, TOLERANCE)
+    back = round_trip_error(source, points, at, path.t_max, TOLERANCE, recipe.label)
     return Point(
         x=x[: recipe.dimension],
         t=at,

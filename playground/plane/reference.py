@@ -90,8 +90,10 @@ def transported(
     return integrate(lambda at, y: velocity(field, y, at, label), x.double(), t, s, tolerance)
 
 
-def round_trip_error(field: Field, x: Tensor, t: float, s: float, tolerance: float = 1e-10) -> Tensor:
+def round_trip_error(
+    field: Field, x: Tensor, t: float, s: float, tolerance: float = 1e-10, label: int = -1
+) -> Tensor:
     """How far from x [B, D] at t the flow to s and back ends: [B]."""
-    there, _ = transported(field, x, t, s, tolerance)
-    back, _ = transported(field, there, s, t, tolerance)
+    there, _ = transported(field, x, t, s, tolerance, label)
+    back, _ = transported(field, there, s, t, tolerance, label)
     return (back - x).norm(dim=-1)

@@ -212,11 +212,20 @@ def test_drawn_points_become_the_data(plane):
     assert float(points[:, 1].max()) == pytest.approx(1.2, abs=0.1)
     # A second stroke of another class: now there are classes to choose from.
     flows = shown.counted("flows")
-    shown.page.get_by_role("button", name="class 2").click()
+    shown.page.get_by_role("button", name="class 1").click()
     shown.drag((1.5, -1.5), (0, -1.5))
     shown.wait_for_flow(flows)
     until(lambda: set(decode_points(shown.recipe().points)[1]) == {0, 1})
     until(lambda: inside(shown, shown.recipe()) > 0.9)
+    # A stroke that leaves the plane ends at its edge.
+    flows, before = shown.counted("flows"), len(points)
+    shown.drag((2.5, 2.5), (3.6, 2.5))
+    shown.wait_for_flow(flows)
+    until(lambda: len(decode_points(shown.recipe().points)[0]) > before)
+    assert float(decode_points(shown.recipe().points)[0].abs().max()) <= 3.2
+    expect(shown.error).to_have_text("")
+    shown.choose("label", "class 1")
+    until(lambda: shown.recipe().label == 1)
 
 
 @pytest.mark.slow
@@ -228,7 +237,7 @@ def test_an_uploaded_picture_becomes_the_data_and_what_is_none_is_one_sentence(p
     Image.new("L", (20, 20), 255).save(tmp_path / "white.png")
     shown = plane(target="points", points=encode_points([[1, 1], [1.2, 1]]))
     flows = shown.counted("flows")
-    chooser = shown.page.locator("#flow-upload input[type=file], input[type=file]").first
+    chooser = shown.page.locator("input[type=file]:not(#dp-opener *)").first
     for name, sentence in (("broken", "cannot be read as a picture"), ("white", "no dark pixels")):
         chooser.set_input_files(tmp_path / f"{name}.png")
         expect(shown.error).to_contain_text(sentence)

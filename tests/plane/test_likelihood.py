@@ -3,9 +3,10 @@ import torch
 from truth import gaussian, lopsided, spread, transported
 
 from playground.errors import NonFiniteError, RecipeError
-from playground.plane import PlaneFlow, exact_field, log_likelihood, round_trip_error
+from playground.plane import PlaneFlow, exact_field, log_likelihood, reference, round_trip_error
 from playground.plane.likelihood import divergence, divergence_by_autograd
 from playground.plane.mixtures import ExactField
+from playground.plane.point import ask_point
 from playground.plane.reference import integrate
 from playground.plane.reference import transported as by_ode
 from playground.schedules import CONTINUOUS, EDM, VP, Linear
@@ -99,3 +100,14 @@ def test_a_uniform_source_has_no_likelihood_here():
     field = exact_field(PlaneFlow(source="uniform"))
     with pytest.raises(RecipeError, match="Gaussian source"):
         log_likelihood(field, field, torch.zeros(1, 2))
+
+
+def test_a_point_of_a_class_goes_to_the_noise_and_back_by_the_flow_of_that_class(monkeypatch):
+    asked = []
+    follow = reference.transported
+    monkeypatch.setattr(
+        reference, "transported", lambda *args: asked.append(args[5] if len(args) > 5 else -1) or follow(*args)
+    )
+    recipe = PlaneFlow(target="three", label=2)
+    answer = ask_point(recipe, None, (0.3, 0.2), 0.1)
+    assert asked and set(asked) == {2} and answer.back < 1e-4

@@ -2,7 +2,8 @@
 // load(what, components), down/move/up(event) -> whether something changed, draw(context).
 
 const SPACING = 0.06; // between two points of a stroke, in units of the data
-const MOST_POINTS = 600;
+const MOST_POINTS = 1000; // as many as a recipe keeps
+const MOST_GAUSSIANS = 64;
 
 const editing = (() => {
   const box = find('.editor');
@@ -15,6 +16,12 @@ const editing = (() => {
   let told = null; // the components that were told last, until a flow has them
   let grip = null; // which handle of the chosen component is held: 'mean', 'x' or 'y'
 
+  /** A hand may leave the plane; what it draws stays there. */
+  function within({ x, y }) {
+    const limit = half();
+    return { x: Math.max(-limit, Math.min(limit, x)), y: Math.max(-limit, Math.min(limit, y)) };
+  }
+
   const round = v => Math.round(1000 * v) / 1000;
 
   function button(text, act, attributes = {}) {
@@ -25,7 +32,7 @@ const editing = (() => {
 
   function labels(current, choose) {
     return [0, 1, 2].map(i => {
-      const node = button('', () => choose(i), { class: 'swatch', 'aria-label': 'class ' + (i + 1),
+      const node = button('', () => choose(i), { class: 'swatch', 'aria-label': 'class ' + i,
         'aria-pressed': String(current === i) });
       const swatch = make('i');
       swatch.style.setProperty('--chip', 'var(--' + CLASS_COLOURS[i] + ')');
@@ -40,11 +47,13 @@ const editing = (() => {
       box.replaceChildren(
         make('span', { class: 'quiet' }, 'Draw on the plane. Class of the stroke:'),
         ...labels(label, i => { label = i; tools(); }),
-        button('Clear', () => { points = []; tell(); }));
+        button('Clear', () => { points = []; tell(); tools(); }),
+        make('span', { class: 'quiet' }, points.length >= MOST_POINTS
+          ? 'There are ' + MOST_POINTS + ' points: no more are taken.' : points.length + ' points'));
     } else if (mode === 'mixture') {
       const c = components[chosen];
       const nodes = [
-        button('+ Gaussian', add),
+        button('+ Gaussian', add, components.length < MOST_GAUSSIANS ? {} : { disabled: '' }),
         button('Delete', remove, c && components.length > 1 ? {} : { disabled: '' })];
       if (c) {
         const weight = make('input', { type: 'range', min: 0.05, max: 3, step: 0.05, 'aria-label': 'Weight' });
@@ -140,13 +149,15 @@ const editing = (() => {
         components = given.map(c => [...c]);
         if (chosen >= components.length) chosen = -1;
       }
+      const before = points.length;
       if (mode === 'draw' && stroke.length === 0) points = given.map(p => [...p]);
-      if (changed) tools();
+      if (changed || points.length !== before) tools();
     },
 
     down(event) {
       if (mode === 'draw') {
-        const { x, y } = pointed(event);
+        if (points.length >= MOST_POINTS) return false;
+        const { x, y } = within(pointed(event));
         stroke = [[x, y, label]];
         return true;
       }
@@ -161,7 +172,7 @@ const editing = (() => {
     move(event) {
       if (stroke.length > 0) {
         for (const part of event.getCoalescedEvents?.() ?? [event]) {
-          const { x, y } = pointed(part);
+          const { x, y } = within(pointed(part));
           const [lastX, lastY] = stroke.at(-1);
           const far = Math.hypot(x - lastX, y - lastY);
           const many = Math.min(200, Math.floor(far / SPACING));
@@ -183,6 +194,7 @@ const editing = (() => {
         points = [...points, ...stroke].slice(0, MOST_POINTS);
         stroke = [];
         tell();
+        tools();
         return true;
       }
       if (grip === null) return false;

@@ -112,10 +112,15 @@ function dotColours() {
 
 // --- drawing the plane -------------------------------------------------------------------------------------
 
+/** The data of a layer that is shown, or null: what has become impossible is not drawn as it was before. */
+function layer(name) {
+  return shown.has(name) && !value.reasons?.[name] ? slots[name].data : null;
+}
+
 function drawHeat() {
   const { heat } = canvases;
-  const errors = shown.has('errors') && slots.errors.data;
-  const density = shown.has('density') && slots.density.data;
+  const errors = layer('errors');
+  const density = layer('density');
   const source = errors || density;
   heat.hidden = !source;
   if (!source) return;
@@ -290,18 +295,18 @@ function drawBoard() {
   drawHeat();
   const density = slots.density.data;
   if (shown.has('contours') && density) drawContours(density, density.density, palette.exact, density.times);
-  const tilted = slots.tilted.data;
-  if (shown.has('tilted') && tilted) drawContours(tilted, tilted.tilted, palette.guided, null);
-  if (shown.has('grid') && slots.grid.data) drawGrid(slots.grid.data);
-  if (shown.has('arrows') && slots.arrows.data) drawArrows(slots.arrows.data);
+  const tilted = layer('tilted');
+  if (tilted) drawContours(tilted, tilted.tilted, palette.guided, null);
+  if (layer('grid')) drawGrid(layer('grid'));
+  if (layer('arrows')) drawArrows(layer('arrows'));
   if (shown.has('trajectories')) {
     const colour = blend(palette.data, palette.text, 0.25);
     drawPaths(under, flow, TRAILS, colour, darkPalette ? 0.3 : 0.22, false);
   }
   drawDots();
   for (const [name, colour] of [['noising', palette.noise], ['conditional', palette.cond]]) {
-    const data = slots[name].data;
-    if (!shown.has(name) || !data) continue;
+    const data = layer(name);
+    if (!data) continue;
     drawPaths(over, { frames: data[name], times: data.times }, data[name].shape[1], colour, 0.55, true);
     if (data.point) drawCross(...data.point);
   }
@@ -684,7 +689,8 @@ function legend() {
   readPalette();
   find('.legend').replaceChildren(...names.map((text, i) => {
     const swatch = make('i');
-    swatch.style.setProperty('--chip', 'var(--' + CLASS_COLOURS[i % CLASS_COLOURS.length] + ')');
+    const label = Number(text.match(/\d+$/)?.[0] ?? i);  // as the dots are coloured: classes may leave numbers out
+    swatch.style.setProperty('--chip', 'var(--' + CLASS_COLOURS[label % CLASS_COLOURS.length] + ')');
     return make('span', {}, swatch, text);
   }));
 }
