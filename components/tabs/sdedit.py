@@ -667,8 +667,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             yield {measured: lines(*told_of), curve: figure, faithful: against, error: ""}
         except PlaygroundError as problem:
             yield {error: lines(str(problem)), measured: ""}
-        finally:
-            yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
+        # Not in a `finally`: a visitor who leaves closes the generator, which must not yield then.
+        yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
 
     def look_at_realism(done: list[Edited], visitor: str, slot: str) -> Tradeoff:
         """The curve, with what the verifier sees where one lies beside the model."""
@@ -753,13 +753,20 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     opened = opens(restore, None, opening, **FAST)
     runs.then_open(opened)
 
-    def other_model(name: str, guide: str) -> dict[Any, Any]:
+    def other_model(name: str, guide: str, mask: str) -> dict[Any, Any]:
         """The board has the new model's size; a guide that is not an example keeps its own pixels."""
         size = size_of(name)
         picture = EXAMPLES[guide].picture(size) if guide in EXAMPLES else backend.guides.get(guide)
-        return {words: word_list(backend.model(name)), paint: board(picture, None, size), c["mask"]: ""}
+        gone = "The mask was dropped: it belonged to the other model's picture." if mask else ""
+        return {
+            words: word_list(backend.model(name)),
+            paint: board(picture, None, size),
+            c["mask"]: "",
+            told: lines(gone),
+        }
 
-    c["model"].input(other_model, [c["model"], c["guide"]], [words, paint, c["mask"]], **FAST)
+    chosen = [c["model"], c["guide"], c["mask"]]
+    runs.then_start(c["model"].input(other_model, chosen, [words, paint, c["mask"], told], **FAST))
 
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
