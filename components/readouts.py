@@ -7,6 +7,7 @@ from typing import Any
 
 from components.media import Media
 from playground.backend import Backend
+from playground.fields import Count
 from playground.guidance import RULES, CFGPlusPlus
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated
@@ -93,8 +94,20 @@ def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:
     )
 
 
-def film(token: str, result: Generated, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
-    """The filmstrip's value for one row of a run."""
+def film(
+    token: str,
+    result: Generated,
+    model: TextToImageModel,
+    row: int,
+    everything: bool = False,
+    extra: Count | None = None,
+) -> dict[str, Any]:
+    """The filmstrip's value for one row of a run.
+
+    Args:
+        everything: whether branches that guidance skipped are shown too.
+        extra: what those took, where they have been computed.
+    """
     path = model.denoiser.schedule
     suffix = "-all" if everything else ""
     columns, missing = [], 0
@@ -113,8 +126,13 @@ def film(token: str, result: Generated, model: TextToImageModel, row: int, every
             }
         )
     note = ""
-    if missing and everything:
-        note = f"{missing} denoiser calls that the run did not need are made when you look, and not in its NFE."
+    if missing and extra is not None:
+        note = (
+            f"{extra.evaluations} model calls ({extra.sample_forwards} sample-forwards) that the run did not need "
+            "were made for you to look at; they are not in its NFE."
+        )
+    elif missing and everything:
+        note = f"{missing} branches that the run did not need are computed when you look, and not in its NFE."
     elif missing:
         note = f"{missing} branches were not needed and not computed."
     film_rows = [dict(row) for row in FILM_ROWS]

@@ -372,10 +372,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
         index = min(int(row), len(result.pictures)) - 1
+        trace, extra = kept.completed(index) if everything else (None, None)
+        norms = result.norms(index, trace)
         return {
-            strip: film(token, result, model, index, everything),
-            chart: guidance_norms(result.norms(index)),
-            parts: guidance_parts(result.norms(index)),
+            strip: film(token, result, model, index, everything, extra),
+            chart: guidance_norms(norms),
+            parts: guidance_parts(norms),
             latents: latents_picture(token, result, index),
             noise: noising(token, model, index),
         }

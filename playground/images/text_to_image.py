@@ -125,10 +125,14 @@ class Generated:
         """Memory held, for bounded caches."""
         return self.latents.nbytes + self.pictures.nbytes + sum(r.nbytes for r in self.trace)
 
-    def norms(self, row: int = 0) -> GuidanceNorms:
-        """How the two predictions of a row compare, step by step."""
+    def norms(self, row: int = 0, trace: Sequence[StepRecord] | None = None) -> GuidanceNorms:
+        """How the two predictions of a row compare, step by step.
+
+        Args:
+            trace: the run's own, or one whose skipped branches have been computed (`with_both_branches`).
+        """
         norms = GuidanceNorms()
-        for record in self.trace:
+        for record in self.trace if trace is None else trace:
             if record.t[row].isnan():  # other rows of the plan have more steps
                 continue
             c, u = record.eps_cond[row].double(), record.eps_uncond[row].double()
@@ -259,9 +263,16 @@ def generate(
 
 
 def with_both_branches(
-    result: Generated, model: TextToImageModel, step: int, weak: TextToImageModel | None = None
+    result: Generated,
+    model: TextToImageModel,
+    step: int,
+    weak: TextToImageModel | None = None,
+    row: int | None = None,
 ) -> tuple[StepRecord, Count]:
     """A step's record with the branches that guidance skipped, for someone who wants to look at them.
+
+    Args:
+        row: whose branches; by default those of all rows.
 
     Returns:
         The completed record, and the evaluations it cost, which the run did not need and does not count.
@@ -271,7 +282,8 @@ def with_both_branches(
     names: tuple[Branch, Branch] = ("cond", "uncond")
     for name in names:
         here = [not math.isnan(t) for t in record.t.tolist()]
-        missing = [i for i, known in enumerate(record.known[name]) if here[i] and not known]
+        wanted = here if row is None else [there and i == row for i, there in enumerate(here)]
+        missing = [i for i, known in enumerate(record.known[name]) if wanted[i] and not known]
         if not missing:
             continue
         counts = [m.denoiser.count for m in (model, weak) if m is not None]
@@ -283,7 +295,8 @@ def with_both_branches(
         for key, value in ((name, p.x0), (f"eps_{name}", p.eps)):
             filled[key] = getattr(record, key).clone()
             filled[key][missing] = value.float().cpu()
-        record = replace(record, known={**record.known, name: here}, **filled)
+        known = [was or now for was, now in zip(record.known[name], wanted, strict=True)]
+        record = replace(record, known={**record.known, name: known}, **filled)
         for now, then in zip(counts, before, strict=True):
             extra.evaluations += now.evaluations - then.evaluations
             extra.sample_forwards += now.sample_forwards - then.sample_forwards

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
+from playground.fields import Count
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import (
     Generated,
+    StepRecord,
     film_frame,
     latent_channels,
     noised,
@@ -22,7 +24,7 @@ from playground.images.text_to_image import (
 from playground.sharing.png import to_png
 
 T = TypeVar("T")
-OnDevice = Callable[[Callable[[TextToImageModel], bytes]], bytes]
+OnDevice = Callable[[Callable[[TextToImageModel], Any]], Any]
 """Runs a function of the model where the model lives (`Backend.call` does)."""
 
 NOISE_FRAMES = 101
@@ -54,13 +56,15 @@ class RunViews:
         self.result, self._on_device, self._weak = result, on_device, weak
         self._singles = result.recipe.singles()
         self._kept: dict[str, bytes] = {}
+        self._both: dict[tuple[int, int], tuple[StepRecord, Count]] = {}
         size = result.pictures.shape[-1]
         self.tile = size
 
     @property
     def nbytes(self) -> int:
         """Memory held, made pictures included."""
-        return self.result.nbytes + sum(map(len, self._kept.values()))
+        both = sum(record.nbytes for record, _ in list(self._both.values()))
+        return self.result.nbytes + both + sum(map(len, list(self._kept.values())))
 
     def png(self, name: str) -> bytes:
         """The file.
@@ -71,6 +75,27 @@ class RunViews:
         if name not in self._kept:
             self._kept[name] = self._make(name)
         return self._kept[name]
+
+    def completed(self, row: int) -> tuple[list[StepRecord], Count]:
+        """The steps of a row with the branches that guidance skipped, and what those cost apart from the run."""
+        count, records = Count(), []
+        for step in range(len(self.result.trace)):
+            record, extra = self._complete(row, step)
+            records.append(record)
+            count.evaluations += extra.evaluations
+            count.sample_forwards += extra.sample_forwards
+        return records, count
+
+    def _complete(self, row: int, step: int) -> tuple[StepRecord, Count]:
+        """One step of `completed`, computed once."""
+        if (row, step) not in self._both:
+            weak = self._weak() if self._weak else None
+
+            def compute(model: TextToImageModel) -> tuple[StepRecord, Count]:
+                return with_both_branches(self.result, model, step, weak, row)
+
+            self._both[row, step] = self._on_device(compute)
+        return self._both[row, step]
 
     def _make(self, name: str) -> bytes:
         match = re.fullmatch(r"(picture|film|noise|latents)-(\d{1,3})(?:-(\d{1,3}))?(-all)?\.png", name)
@@ -85,16 +110,14 @@ class RunViews:
         if kind == "latents":
             return to_png(beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4))
 
-        weak = self._weak() if everything and self._weak else None
+        shown = self._complete(row, number)[0] if everything else None
 
         def make(model: TextToImageModel) -> bytes:
             if kind == "noise":
                 path = model.denoiser.schedule
                 t = number / (NOISE_FRAMES - 1) * path.t_max
                 return to_png(noised(self.result, model, [t], row)[0], compress=1)
-            record = self.result.trace[number]
-            if everything:
-                record, _ = with_both_branches(self.result, model, number, weak)
+            record = shown or self.result.trace[number]
             return to_png(stacked(film_frame(record, model, row), self.tile), compress=1)
 
         return self._on_device(make)

@@ -1,4 +1,6 @@
 import copy
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from playground.plan import Plan, Row
 from playground.recipes import TextToImage
 from playground.sampling import Control, Evaluated
 from playground.sampling import run as sample_plan
+from playground.sharing.views import RunViews
 
 STEPS = 5  # divides 1000, where DDIM of diffusers steps along its own grid
 RECIPE = TextToImage(prompt="a red cat", negative="green dog", w=4.0, steps=STEPS, seed=21, solver="ddim")
@@ -456,3 +459,21 @@ def test_latent_channels_share_one_grey_scale():
     latents = torch.stack([torch.full((2, 2), v) for v in (-9.0, -3.0, 0.0, 1.5, 3.0)])
     grey = [np.asarray(image)[0, 0] for image in latent_channels(latents)]
     assert grey == [0, 0, 128, 191, 255]
+
+
+def test_looking_at_one_row_computes_the_skipped_branches_of_that_row_alone(models):
+    model = models["sd2"]
+    result = generate(RECIPE.but(w=0.0, pictures=3), model)
+    views = RunViews(result, lambda make: make(model))
+    assert all(math.isnan(v) for v in result.norms(1).cond)
+    before = replace(model.denoiser.count)
+    trace, extra = views.completed(1)
+    made = model.denoiser.count.sample_forwards - before.sample_forwards
+    assert extra == Count(STEPS, STEPS) and made == STEPS
+    norms = result.norms(1, trace)
+    assert all(math.isfinite(v) for v in (*norms.cond, *norms.uncond, *norms.cosine))
+    assert not any(record.known["cond"][0] for record in trace)
+    # Computed once, also for the filmstrip.
+    views.completed(1)
+    views.png("film-1-0-all.png")
+    assert model.denoiser.count.sample_forwards - before.sample_forwards == STEPS
