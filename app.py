@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if not any(needs_hub(m) for m in args.model or []):
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from components.page import launch, warm_up
+    from components.page import WARM_UP, launch, warm_up
     from playground.backend import Backend, choose_device
 
     try:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             backend.model(name)
     except PlaygroundError as error:
         return fail(str(error))
-    warm_up(backend).join()
+    warm_up(backend).join(WARM_UP)
     if args.share and not args.auth:
         print("Sharing without --auth: anyone with the link can run pictures on this machine.", flush=True)
     try:

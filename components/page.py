@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -105,13 +106,24 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
     return page
 
 
+WARM_UP = 20.0
+"""Seconds after which nothing more is computed before the page opens."""
+
+
 def warm_up(backend: Backend) -> threading.Thread:
-    """Compute what the page opens with, so that the first visitor finds it there."""
+    """Compute what the page opens with, so that the first visitor finds it there.
+
+    With a large model on a slow device that would take longer than anyone waits: then the rest is left until it is
+    asked for.
+    """
+    began = time.monotonic()
 
     def work() -> None:
         default = TextToImage(model=next(iter(backend.models)))
         pictures = [kind(model=default.model) for kind in (SDEdit, PromptToPrompt)]
-        for recipe in (default, default.but(sweep=text_to_image.SWEEP), *pictures, PlaneFlow()):
+        for recipe in (PlaneFlow(), default, default.but(sweep=text_to_image.SWEEP), *pictures):
+            if time.monotonic() - began > WARM_UP:
+                return
             for _ in backend.run(recipe, visitor="", slot="warm-up"):
                 pass
 
