@@ -360,7 +360,7 @@ def test_a_default_leaves_the_address(visit):
 
 @pytest.mark.slow
 def test_a_link_restores_everything_on_another_installation(visit, tmp_path):
-    from conftest import Server
+    from serving import Server
 
     tab = visit(
         steps=5,

@@ -467,7 +467,7 @@ def test_the_trade_off_is_measured(edit):
 
 @pytest.mark.slow
 def test_with_a_verifier_beside_the_model_it_judges(visit, tmp_path):
-    from conftest import Server
+    from serving import Server
 
     folder = tmp_path / "seeing"
     folder.mkdir()
