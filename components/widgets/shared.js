@@ -92,3 +92,19 @@ function pictureSlot(holder) {
     },
   };
 }
+
+const LARGEST = 20 * 2 ** 20; // bytes of a file
+
+/** A visitor's file in base64, for `then`; what is wrong with it is said. */
+function readFile(file, say, then) {
+  if (!file) return;
+  if (file.size > LARGEST) {
+    say('This file has ' + Math.round(file.size / 2 ** 20) + ' MB; 20 are the most that is taken here.');
+    return;
+  }
+  say('');
+  const reader = new FileReader();
+  reader.onload = () => then(reader.result.slice(reader.result.indexOf(',') + 1));
+  reader.onerror = () => say('The browser could not read this file.');
+  reader.readAsDataURL(file);
+}

@@ -218,8 +218,9 @@ def test_a_sweep_lets_the_visitors_own_quick_run_pass(make_backend, hands):
     assert not any(isinstance(e, FINAL) for e in sweep.events)
 
 
-def test_two_long_runs_of_one_visitor_take_turns(make_backend, hands):
-    backend = make_backend(turn=0)
+@pytest.mark.parametrize(("turn", "sizes"), [(0, [2, 6] * 3), (60, [2] * 3 + [6] * 3)], ids=["over", "not over"])
+def test_two_runs_of_one_visitor_take_turns_when_a_turn_is_over(make_backend, hands, turn, sizes):
+    backend = make_backend(turn=turn)
     hand = hands(backend)
     hand.hold()
     first = Reader(backend.run(tiny(pictures=1), "ann", "one"))
@@ -228,20 +229,7 @@ def test_two_long_runs_of_one_visitor_take_turns(make_backend, hands):
     second.wait_for(Queued)
     hand.let_go()
     assert isinstance(first.final, Result) and isinstance(second.final, Result)
-    assert hand.sizes == [2, 6, 2, 6, 2, 6]
-
-
-def test_a_run_that_waits_alone_is_not_interrupted(make_backend, hands):
-    backend = make_backend(turn=60)
-    hand = hands(backend)
-    hand.hold()
-    first = Reader(backend.run(tiny(pictures=1), "ann", "one"))
-    hand.wait_for_call(1)
-    second = Reader(backend.run(tiny(pictures=3), "ann", "two"))
-    second.wait_for(Queued)
-    hand.let_go()
-    assert isinstance(first.final, Result) and isinstance(second.final, Result)
-    assert hand.sizes == [2] * 3 + [6] * 3
+    assert hand.sizes == sizes
 
 
 def test_who_was_served_longest_ago_comes_first(backend, hand):

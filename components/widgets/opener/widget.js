@@ -1,4 +1,3 @@
-const LARGEST = 20 * 2 ** 20;
 const input = find('input');
 const open = find('.open');
 
@@ -8,18 +7,7 @@ function rest() {
   find('.text').textContent = 'Open a saved picture, or drop it anywhere';
 }
 
-function bring(file) {
-  if (!file) return;
-  if (file.size > LARGEST) {
-    say('This file has ' + Math.round(file.size / 2 ** 20) + ' MB; 20 are the most that is taken here.');
-    return;
-  }
-  say('');
-  const reader = new FileReader();
-  reader.onload = () => trigger('dropped', { data: reader.result.slice(reader.result.indexOf(',') + 1) });
-  reader.onerror = () => say('The browser could not read this file.');
-  reader.readAsDataURL(file);
-}
+const bring = file => readFile(file, say, data => trigger('dropped', { data }));
 input.addEventListener('change', () => {
   bring(input.files[0]);
   input.value = ''; // so that the same file can be chosen again

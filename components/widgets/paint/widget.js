@@ -6,7 +6,6 @@ const COLOURS = {
   'orange': '#fa8c28', 'yellow': '#fadc50', 'sand': '#f0d582', 'grass': '#58a64a', 'dark green': '#2c7a34',
   'sky': '#68b2ec', 'sea': '#286ebe', 'night': '#0c0c1c', 'purple': '#8732be', 'pink': '#fa78b9', 'skin': '#f0c096',
 };
-const LARGEST = 20 * 2 ** 20; // bytes of a file
 const EVERY = 250; // milliseconds between two pictures of an unfinished stroke
 
 const board = find('.board');
@@ -252,18 +251,7 @@ find('.unmask-all').addEventListener('click', () => {
 
 // Files
 
-function bring(file, use) {
-  if (!file) return;
-  if (file.size > LARGEST) {
-    say('This file has ' + Math.round(file.size / 2 ** 20) + ' MB; 20 are the most that is taken here.');
-    return;
-  }
-  say('');
-  const reader = new FileReader();
-  reader.onload = () => trigger('brought', { data: reader.result.slice(reader.result.indexOf(',') + 1), use });
-  reader.onerror = () => say('The browser could not read this file.');
-  reader.readAsDataURL(file);
-}
+const bring = (file, use) => readFile(file, say, data => trigger('brought', { data, use }));
 for (const [name, use] of [['.guide-file', 'guide'], ['.patch-file', 'patch']]) {
   const input = find(name);
   input.addEventListener('change', () => {
