@@ -428,7 +428,8 @@ def test_bad_events_of_the_canvas_are_one_sentence(plane):
         tell_instead(shown, "points", points=points)
         shown.drag((0, 0), (0.3, 0.3))
         expect(shown.error).to_contain_text(sentence)
-    for points in ([[0.01 * (k % 200), 0.5, 0] for k in range(100_000)], [[1.5, 1.5, 0]] * 50):
+    # The many last: the plane is full of them then, and takes no further stroke.
+    for points in ([[1.5, 1.5, 0]] * 50, [[0.01 * (k % 200), 0.5, 0] for k in range(100_000)]):
         flows = shown.counted("flows")
         tell_instead(shown, "points", points=points)
         shown.drag((0, 0), (0.3, 0.3))
@@ -437,6 +438,7 @@ def test_bad_events_of_the_canvas_are_one_sentence(plane):
         assert len(decode_points(shown.recipe().points)[0]) <= 1000
         until(lambda: inside(shown, shown.recipe()) > 0.9)
         expect(shown.error).to_have_text("")
+    expect(shown.page.locator("#flow-plane .editor")).to_contain_text("no more are taken")
 
 
 @pytest.mark.slow
