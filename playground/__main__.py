@@ -12,7 +12,7 @@ from typing import Any
 
 from playground.backend import Backend, choose_device
 from playground.errors import PlaygroundError
-from playground.images.comparison import Comparison, Reference, compares, measure
+from playground.images.comparison import Comparison, measure
 from playground.images.models import model_list
 from playground.images.sdedit import SDEdit
 from playground.plane import PlaneFlow
@@ -46,8 +46,7 @@ def pictures(recipe: Recipe, backend: Backend) -> list[bytes]:
     if isinstance(recipe, PlaneFlow):
         return [flow_png(result)]
     if isinstance(recipe, Comparison):
-        kinds = [k for k in ("ode", "sde") if any(compares(s, recipe.eta) == k for s in recipe.solvers)]
-        references = {kind: backend.result(Reference.of(recipe, kind == "sde")) for kind in kinds}
+        references = {kind: backend.result(one) for kind, one in recipe.references().items()}
         table = measure(result, references)
         return [ComparisonViews(result, table, lambda make: backend.call(make, recipe.model)).png("table.png")]
     assert isinstance(recipe, TextToImage)

@@ -149,8 +149,8 @@ def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
         return f"There is no setting called {field[:32]!r}."
     name, context = title(recipe, field), problem.get("ctx", {})
     limits = {
-        "greater_than_equal": "must be at least {ge}",
-        "less_than_equal": "must be at most {le}",
+        "greater_than_equal": "must be at least {ge:.12g}",
+        "less_than_equal": "must be at most {le:.12g}",
         "string_too_long": "is too long: at most {max_length} characters are taken",
         "literal_error": "must be one of {expected}",
         "too_long": "has too many entries: at most {max_length}",
@@ -164,8 +164,6 @@ def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
     }
     if problem["type"] == "value_error":
         return f"{name[:1].upper()}{name[1:]} {context['error']}."
-    context = {k: f"{v:g}" if isinstance(v, float) and v % 1 else v for k, v in context.items()}
-    context = {k: int(v) if isinstance(v, float) else v for k, v in context.items()}
     said = limits.get(problem["type"], "is not possible").format(**context)
     return f"{name[:1].upper()}{name[1:]} {said}."
 
@@ -210,7 +208,8 @@ else:
 
 
 class Guided(_RuleParameters):
-    """Base of experiments with a guidance rule: it has the parameters of all rules, named as `rule_fields` says.
+    """Base of sampling experiments with a guidance rule: its window, the solver's variable and noise, and the
+    parameters of all rules, named as `rule_fields` says.
 
     Links carry only what is not at its default, so those of rules that are not chosen cost nothing.
     """

@@ -27,8 +27,6 @@ from playground.images.comparison import (
     Compared,
     Comparison,
     Measured,
-    Reference,
-    compares,
     measure,
     summary,
     tolerance,
@@ -400,12 +398,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 return
             references: dict[str, Compared] = {}
             yield outcome(result, references, request.session_hash, cost)
-            for kind in ("ode", "sde"):
-                if all(compares(cell.solver, recipe.eta) != kind for cell in result.run_cells):
-                    continue
-                for event in backend.run(
-                    Reference.of(recipe, kind == "sde"), visitor, f"{Comparison.tab}/reference"
-                ):
+            for kind, reference in recipe.references().items():
+                for event in backend.run(reference, visitor, f"{Comparison.tab}/reference"):
                     if isinstance(event, Result):
                         references[kind] = event.value
                     elif update := progress(event, "reference"):
@@ -540,9 +534,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         visitor, slot = request.session_hash or "", f"{Comparison.tab}/api"
         with refusals(recipe):
             made = Comparison.make(**recipe)
-            kinds = [k for k in ("ode", "sde") if any(compares(s, made.eta) == k for s in made.solvers)]
             result = backend.result(made, visitor, slot)
-            references = {k: backend.result(Reference.of(made, k == "sde"), visitor, slot) for k in kinds}
+            references = {k: backend.result(one, visitor, slot) for k, one in made.references().items()}
         return {
             "cells": [
                 {

@@ -126,6 +126,11 @@ class Comparison(TextToImage):
             except PlaygroundError as problem:
                 yield solver, str(problem)
 
+    def references(self) -> dict[str, Reference]:
+        """The converged solutions that its solvers are compared with: of the ODE ("ode"), of the SDE ("sde")."""
+        wanted = {compares(solver, self.eta) for solver in self.solvers}
+        return {kind: Reference.of(self, kind == "sde") for kind in ("ode", "sde") if kind in wanted}
+
     def possible(self, schedule: Schedule) -> Self:
         """This comparison of the solvers that can run here.
 

@@ -11,7 +11,7 @@ from playground.sharing.png import to_png
 
 PAPER, INK = (255, 255, 255), (0, 158, 115)
 CLASSES = ((17, 99, 196), (181, 71, 8), (0, 158, 115), (201, 87, 181), (191, 132, 0), (58, 150, 207))
-"""Colours of the particles by class."""
+"""Colours of the particles by class, those of the page's palette."""
 
 
 def flow_picture(flow: Flow, size: int = 720) -> Image.Image:

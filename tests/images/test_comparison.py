@@ -242,3 +242,19 @@ def test_who_cannot_take_part_is_left_out(model):
         recipe.but(solvers=("heun",)).possible(schedule)
     with pytest.raises(RecipeError, match="without autoguidance"):
         Comparison(rule="auto").plan(schedule)
+
+
+@pytest.mark.parametrize(
+    ("solvers", "eta", "kinds"),
+    [
+        (("ddim", "heun"), 1.0, ["ode"]),
+        (("ancestral",), 1.0, ["sde"]),
+        (("ancestral",), 0.0, ["ode"]),
+        (("ancestral", "ddim", "churn"), 1.0, ["ode", "sde"]),
+        (("churn",), 1.0, []),
+    ],
+)
+def test_a_comparison_names_the_references_it_needs(solvers, eta, kinds):
+    found = Comparison(solvers=solvers, eta=eta).references()
+    assert list(found) == kinds
+    assert all((one.noisy == "yes") == (kind == "sde") for kind, one in found.items())
