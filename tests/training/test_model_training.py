@@ -173,3 +173,16 @@ def test_the_exported_vocabulary_is_the_tokenizers():
     words = {word for group in package.vocabulary()["words"].values() for word in group}
     ids = text.build_tokenizer().get_vocab()
     assert set(ids) == words | {text.PAD, text.UNKNOWN, text.BEGIN, text.END}
+
+
+def test_plain_attention_is_attention():
+    torch.manual_seed(0)
+    unet = denoiser.build_unet(8, 32, (16, 32)).eval()
+    for parameter in unet.parameters():  # a new one has branches that are zero
+        torch.nn.init.normal_(parameter, std=0.1)
+    asked = (torch.randn(2, 8, 16, 16), torch.tensor([3, 700]), torch.randn(2, 32, 32))
+    with torch.no_grad():
+        fused = unet(*asked).sample
+        unet.set_attn_processor(denoiser.PlainAttention())
+        plain = unet(*asked).sample
+    torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
