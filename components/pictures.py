@@ -12,7 +12,7 @@ import gradio as gr
 from components.controls import control, link_script
 from components.live import Live
 from components.media import data_url
-from components.readouts import PARAMETERS, hindered, lines, rule_panel
+from components.readouts import PARAMETERS, hindered, lines, rule_panel, step_panel
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.grids import TITLES as GRID_TITLES
@@ -97,6 +97,31 @@ def follow_rule(c: Components, more: More, formula: gr.Markdown, backend: Backen
 
     shown = [*(c[field] for field in PARAMETERS), c["weak_model"], formula, more.hindrance]
     c["rule"].change(chosen, c["rule"], shown, **FAST)
+
+
+def follow_step(c: Components, panel: gr.Markdown, backend: Backend) -> None:
+    """The equation panel names the path, the equation and the step of the solver that is chosen."""
+    names = ["model", "solver", "variable", "eta"]
+
+    def chosen(*values: Any) -> Any:
+        try:
+            return default_step(backend, **dict(zip(names, values, strict=True)))
+        except PlaygroundError:
+            return gr.skip()  # the run itself says why
+
+    settings = [c[name] for name in names]
+    gr.on([x.change for x in settings], chosen, settings, panel, **FAST)
+
+
+def default_step(backend: Backend, **values: Any) -> str:
+    """What `follow_step` shows for these values; other settings do not matter for it.
+
+    Raises:
+        PlaygroundError: for values that are impossible, or a solver that the model cannot take.
+    """
+    made = TextToImage.make(**{"model": next(iter(backend.models))} | values)
+    model = backend.model(made.model)
+    return step_panel(made.plan(model.denoiser.schedule).rows[0], model)
 
 
 def taken_words(words: Any, example_to: Any, word_to: Any) -> tuple[Any, Any]:

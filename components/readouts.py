@@ -11,9 +11,10 @@ from playground.fields import Count
 from playground.guidance import RULES, CFGPlusPlus
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated
-from playground.plan import Plan
+from playground.plan import Plan, Row
 from playground.recipes import TextToImage, rule_fields, title
 from playground.schedules import Schedule
+from playground.solvers import SOLVERS
 
 PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values()}
 """The controls of rules' own parameters, and whose they are."""
@@ -42,19 +43,35 @@ def number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
+def _steps(indices: list[int]) -> str:
+    """Steps without a gap, counted from one."""
+    first, last = indices[0] + 1, indices[-1] + 1
+    return f"Step {first}" if first == last else f"Steps {first} to {last}"
+
+
 def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[str]:
     """Which steps guidance acts in, in words."""
     row = plan.rows[0]
-    needed = [row.guidance.branches(t, i) for i, t in enumerate(row.times[:-1])]
-    steps = [i for i, branches in enumerate(needed) if len(branches) == 2]
+    needed = [[row.guidance.branches(t, i) for t in times] for i, times in enumerate(row.queries(schedule))]
+    steps = [i for i, asked in enumerate(needed) if any(len(branches) == 2 for branches in asked)]
+    total = len(needed)
     told = []
-    if still := needed.count(()):
-        told.append(f"The velocity is 0 in the first {still} of {recipe.steps} steps; they cost nothing.")
-    if recipe.w == 1 or (recipe.w == 0 and not steps) or recipe.rule == "none":
-        return ["One branch is enough here: the other is not computed."]
+    if still := sum(not any(asked) for asked in needed):
+        told.append(f"The velocity is 0 in the first {still} of {total} steps; they cost nothing.")
+    if recipe.w == 1 or recipe.rule == "none":
+        return ["Every step follows c alone: u is not computed."]
+    without = [i for i, asked in enumerate(needed) if ("uncond",) in asked]
+    if without:  # w = 0
+        if all(branches == ("uncond",) for asked in needed for branches in asked):
+            return ["Every step follows u alone: c is not computed."]
+        return [f"{_steps(without)} of {total} follow u alone, the others c alone."]
     if not steps:
-        return [*told, "The window holds no step: no guidance anywhere."]
-    told.append(f"Guidance acts in steps {steps[0] + 1} to {steps[-1] + 1} of {recipe.steps}.")
+        return [*told, "The window holds no step: c alone, no guidance anywhere."]
+    told.append(f"Guidance acts in {_steps(steps).lower()} of {total}.")
+    for i in steps:
+        inside = sum(len(branches) == 2 for branches in needed[i])
+        if inside < len(needed[i]):
+            told.append(f"In step {i + 1} it acts in {inside} of {len(needed[i])} evaluations.")
     if isinstance(row.guidance, CFGPlusPlus) and row.solver == "ddim":
         lengths = [schedule.half_log_snr(row.times[i + 1]) - schedule.half_log_snr(row.times[i]) for i in steps]
         like = [CFGPlusPlus.equivalent(row.guidance.scale, float(h)) for h in lengths]
@@ -82,6 +99,40 @@ def rule_panel(rule: str) -> str:
     """A rule's formula, and what it is about."""
     made = RULES[rule]
     return f"$${made.formula}$$\n\n{made.title[:1].upper()}{made.title[1:]}. {made.about}"
+
+
+OUTPUTS = {"eps": r"\epsilon", "v": "v", "x0": "x_0", "velocity": r"\mathrm d x/\mathrm d t"}
+"""What models predict, in LaTeX."""
+
+
+def display(formula: str) -> str:
+    """LaTeX on lines of its own, which are separated by two backslashes."""
+    return rf"$$\begin{{gathered}}{formula}\end{{gathered}}$$"
+
+
+def step_panel(row: Row, model: TextToImageModel) -> str:
+    """The path of a model, the equation that a row's solver follows on it, and one step of the solver."""
+    field = model.denoiser
+    solver = SOLVERS[row.solver](field.schedule, row.variable, row.eta)
+    told = [
+        r"The path is $x_t = \alpha_t x_0 + \sigma_t \epsilon$; $t$ runs from 1, noise, to 0, data (flow matching "
+        rf"writes $1-t$). This model predicts ${OUTPUTS[field.kind]}$ on",
+        display(field.schedule.formula),
+    ]
+    noisy = solver.stochastic and row.eta > 0
+    if solver.reverse_sde and noisy:
+        told.append(r"The solver follows the reverse SDE ($r$ falls, $\hat\epsilon$ is the guided prediction):")
+    else:
+        told.append("The solver follows the flow ODE, whose solutions have the path's distributions at every $t$:")
+    told.append(display(solver.equation))
+    if noisy and not solver.reverse_sde:
+        told.append("It also adds fresh noise and takes it away again.")
+    step = f"**{solver.title}** ({solver.source}), order {solver.order}"
+    if solver.formula:
+        told += [f"{step}. One step from $t$ to $s$:", display(solver.formula)]
+    else:
+        told.append(f"{step}: diffusers' scheduler, unchanged.")
+    return "\n\n".join(told)
 
 
 def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:

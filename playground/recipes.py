@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
@@ -119,15 +118,15 @@ def title(recipe: type[Recipe], name: str) -> str:
 
 def bounds(info: FieldInfo) -> tuple[Any, Any]:
     """The smallest and the largest value of a number field, None where there is no bound."""
-    low = next((m.ge for m in info.metadata if isinstance(m, annotated_types.Ge)), None)
-    high = next((m.le for m in info.metadata if isinstance(m, annotated_types.Le)), None)
+    low = next((m.ge for m in info.metadata if hasattr(m, "ge")), None)
+    high = next((m.le for m in info.metadata if hasattr(m, "le")), None)
     return low, high
 
 
 def _clamped(recipe: type[Recipe], name: str, value: Any) -> Any:
     """A link's value moved into the field's range: numbers into bounds, text cut to length."""
     info = recipe.model_fields[name]
-    longest = next((m.max_length for m in info.metadata if isinstance(m, annotated_types.MaxLen)), None)
+    longest = next((m.max_length for m in info.metadata if hasattr(m, "max_length")), None)
     if isinstance(value, str | list) and longest is not None:
         value = value[:longest]
     if name == "sweep" and isinstance(value, list):
@@ -315,7 +314,7 @@ class TextToImage(Guided):
         title="seed",
         ge=0,
         le=2**31 - 1,
-        description="one starting noise; the same seed is the same noise at any setting",
+        description="one starting noise, the same at any setting; the dice throws another",
     )
     pictures: int = Field(
         1,

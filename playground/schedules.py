@@ -32,6 +32,8 @@ class Schedule(ABC):
     """
 
     name: str
+    formula: str
+    """alpha and sigma in LaTeX, for the page."""
     t_min: float = 0.0
     t_max: float = 1.0
 
@@ -90,6 +92,7 @@ class Linear(Schedule):
     """alpha = 1 - t, sigma = t: rectified flow and OT conditional paths (Liu et al. 2022, Lipman et al. 2022)."""
 
     name = "linear"
+    formula = r"\alpha_t = 1 - t, \quad \sigma_t = t"
 
     def __init__(self, t_min: float = 0.0, t_max: float = 1.0):
         self.t_min, self.t_max = t_min, t_max
@@ -117,6 +120,7 @@ class Cosine(Schedule):
     """
 
     name = "cosine"
+    formula = r"\alpha_t = \cos\tfrac{\pi t}{2}, \quad \sigma_t = \sin\tfrac{\pi t}{2}"
 
     def __init__(self, t_min: float = 0.0, t_max: float = 0.9999):
         self.t_min, self.t_max = t_min, t_max
@@ -145,6 +149,7 @@ class VP(Schedule):
     """
 
     name = "vp"
+    formula = r"\alpha_t = e^{-\frac12\int_0^t\beta(u)\,\mathrm d u} \\ \sigma_t = \sqrt{1 - \alpha_t^2}"
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3, t_max: float = 1.0):
         self.beta_min, self.beta_max, self.t_min, self.t_max = beta_min, beta_max, t_min, t_max
@@ -189,6 +194,7 @@ class EDM(Schedule):
     """
 
     name = "edm"
+    formula = r"\alpha_t = 1, \quad \sigma_t = \sigma_\text{max}\,t"
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
@@ -226,6 +232,10 @@ class Discrete(Schedule):
     """
 
     name = "discrete"
+    formula = (
+        r"\alpha_t = \sqrt{\bar\alpha_k}, \quad \sigma_t = \sqrt{1 - \bar\alpha_k} \\ "
+        r"\bar\alpha_k = \textstyle\prod_{i \le k} (1 - \beta_i), \quad t = \tfrac{k + 1}{K}"
+    )
 
     def __init__(self, alphas_cumprod: Tensor):
         table = torch.as_tensor(alphas_cumprod).detach().double().cpu().clone()

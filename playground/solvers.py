@@ -46,6 +46,8 @@ class Variable:
 
     name: str
     title: str
+    formula: str
+    """The flow ODE in this variable, in LaTeX."""
 
     def __init__(self, schedule: Schedule):
         self.schedule = schedule
@@ -78,8 +80,18 @@ class Variable:
         return rows(scale_s / self.scale(t), x) * x + rows(scale_s * (self.tau(s) - self.tau(t)), x) * slope
 
 
+FLOW_ODE = r"\frac{\mathrm d (x/\alpha)}{\mathrm d (\sigma/\alpha)} = \hat\epsilon(x, t)"
+REVERSE_SDE = (
+    r"\mathrm d y = (1 + \eta^2)\,\hat\epsilon\,\mathrm d r + \eta\sqrt{2 r}\;\mathrm d \bar w_r \\ "
+    r"y = x/\alpha, \quad r = \sigma/\alpha"
+)
+"""The reverse SDE with the path's own marginals, in LaTeX (Song et al. 2021, eq. 6; eta = 0 is the flow ODE)."""
+STEP_IN_LAMBDA = r"h = \lambda_s - \lambda_t, \quad \lambda = \log(\alpha/\sigma)"
+
+
 class InTime(Variable):
     name, title = "t", "t"
+    formula = r"\frac{\mathrm d x}{\mathrm d t} = \hat v(x, t) \\ y = x, \quad \tau = t, \quad k = \hat v"
 
     def tau(self, t):
         return t
@@ -96,6 +108,7 @@ class InTime(Variable):
 
 class InSigma(Variable):
     name, title = "sigma", "σ/α"
+    formula = FLOW_ODE + r" \\ y = x/\alpha, \quad \tau = \sigma/\alpha, \quad k = \hat\epsilon"
 
     def tau(self, t):
         return self.schedule.noise_ratio(t)
@@ -115,6 +128,10 @@ class InSigma(Variable):
 
 class InSNR(Variable):
     name, title = "snr", "α/σ"
+    formula = (
+        r"\frac{\mathrm d (x/\sigma)}{\mathrm d (\alpha/\sigma)} = \hat x_0(x, t)"
+        r" \\ y = x/\sigma, \quad \tau = \alpha/\sigma, \quad k = \hat x_0"
+    )
 
     def tau(self, t):
         return 1 / self.schedule.noise_ratio(t)
@@ -152,10 +169,13 @@ class Solver:
 
     Class attributes:
         name: key in links; title: on the page; source: the paper.
+        formula: a step from t to s in LaTeX, in lines (\\\\), for the page: hats are guided predictions, dashes
+            earlier ones, z is fresh noise; y, tau and the slope k are those of the variable.
         order: global order of convergence as implemented, start-up and last step included.
         evaluations: field evaluations of a full step.
         stochastic: whether it draws noise; then `eta` says how much, from 0 (none: an ODE solver) to 1.
         variables: the variables it can be written in, the default first; empty where the formula fixes it.
+        reverse_sde: whether its noise is that of the reverse SDE, in the limit of fine steps.
         minimum_steps: fewer steps than this raise an error when the plan is made.
         resumable: whether a state, once returned, is never changed, so that a run can go on from it twice.
         renoises: whether a step removes the noise and puts noise back, which then may be another (CFG++).
@@ -166,10 +186,12 @@ class Solver:
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
+    formula: ClassVar[str]
     order: ClassVar[int]
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     variables: ClassVar[tuple[str, ...]] = ()
+    reverse_sde: ClassVar[bool] = False
     minimum_steps: ClassVar[int] = 1
     resumable: ClassVar[bool] = True
     renoises: ClassVar[bool] = False
@@ -183,6 +205,13 @@ class Solver:
             raise RecipeError(f"{self.title} cannot be written in {variable[:20]!r}.")
         if self.variables:
             self.variable = VARIABLES[variable or self.variables[0]](schedule)
+
+    @property
+    def equation(self) -> str:
+        """What ever finer steps follow, in LaTeX: an SDE, or the flow ODE in the solver's variable."""
+        if self.reverse_sde and self.eta > 0:
+            return REVERSE_SDE
+        return self.variable.formula if self.variables else FLOW_ODE
 
     def prepare(self, times: Sequence[float]) -> None:
         """Hear the whole grid, before anything else is asked.
@@ -211,6 +240,7 @@ class DDIM(Solver):
     """
 
     name, title, source, order = "ddim", "DDIM", "Song et al. 2021, eq. 12", 1
+    formula = r"x_s = \alpha_s\,\hat x_0 + \sigma_s\,\hat\epsilon"
     renoises = True
 
     def step(self, x, t, s, state, noise):
@@ -222,6 +252,7 @@ class Euler(Solver):
     """Follow the slope at the start of the step."""
 
     name, title, source, order = "euler", "Euler", "Euler 1768", 1
+    formula = r"y_s = y_t + (\tau_s - \tau_t)\,k(x_t, t)"
     variables = ("sigma", "t", "snr")
 
     def step(self, x, t, s, state, noise):
@@ -237,6 +268,10 @@ class Heun(Solver):
     """
 
     name, title, source, order, evaluations = "heun", "Heun", "Karras et al. 2022, Alg. 1", 2, 2
+    formula: ClassVar[str] = (
+        r"y' = y_t + (\tau_s - \tau_t)\,k(x_t, t) \\ "
+        r"y_s = y_t + (\tau_s - \tau_t)\,\tfrac12\left(k(x_t, t) + k(x', s)\right)"
+    )
     variables: ClassVar[tuple[str, ...]] = ("sigma", "t", "snr")
 
     def times(self, t, s):
@@ -255,6 +290,10 @@ class Midpoint(Solver):
     """Take the slope half of the way along an Euler step (the explicit midpoint rule; Runge 1895)."""
 
     name, title, source, order, evaluations = "midpoint", "Midpoint", "Runge 1895", 2, 2
+    formula = (
+        r"y' = y_t + \tfrac12(\tau_s - \tau_t)\,k(x_t, t) \\ "
+        r"y_s = y_t + (\tau_s - \tau_t)\,k(x', m)"
+    )
     variables = ("sigma", "t", "snr")
 
     def times(self, t, s):
@@ -274,6 +313,7 @@ class RK4(Solver):
     """
 
     name, title, source, order, evaluations = "rk4", "Runge-Kutta 4", "Kutta 1901", 4, 4
+    formula = r"y_s = y_t + (\tau_s - \tau_t)\,\tfrac16\left(k_1 + 2 k_2 + 2 k_3 + k_4\right)"
     variables = ("sigma", "t", "snr")
 
     def _at(self, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
@@ -323,6 +363,10 @@ class DPMSolverPP2M(Solver):
 
     name, title = "dpmpp_2m", "DPM-Solver++(2M)"
     source, order = "Lu et al. 2022 (DPM-Solver++), Alg. 2", 2
+    formula = (
+        r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right) D \\ "
+        r"D = \hat x_0 + \frac{h}{2 h'}\left(\hat x_0 - \hat x_0'\right) \\ " + STEP_IN_LAMBDA
+    )
 
     def step(self, x, t, s, state, noise):
         x0 = (yield Query(x, t)).x0
@@ -348,6 +392,10 @@ class DPMSolverPP2S(Solver):
 
     name, title = "dpmpp_2s", "DPM-Solver++(2S)"
     source, order, evaluations = "Lu et al. 2022 (DPM-Solver++), Alg. 1", 2, 2
+    formula = (
+        r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right) \hat x_0(x_m, m) \\ "
+        r"\lambda_m = \tfrac12(\lambda_t + \lambda_s) \\ " + STEP_IN_LAMBDA
+    )
 
     def _middle(self, t: Tensor, s: Tensor) -> Tensor | None:
         path = self.schedule
@@ -381,6 +429,11 @@ class DPMSolverPP3M(Solver):
 
     name, title = "dpmpp_3m", "DPM-Solver++(3M)"
     source, order = "Lu et al. 2022 (DPM-Solver++), eq. 5.4", 2
+    formula = (
+        r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right) \hat x_0"
+        r" \\ {} + \alpha_s\left(\tfrac{e^{-h} - 1}{h} + 1\right) D_1"
+        r" \\ {} - \alpha_s\left(\tfrac{e^{-h} - 1 + h}{h^2} - \tfrac12\right) D_2 \\ " + STEP_IN_LAMBDA
+    )
 
     def step(self, x, t, s, state, noise):
         path = self.schedule
@@ -418,6 +471,10 @@ class UniPC(Solver):
 
     # The corrector raises the predictor's order by one (their Theorem 3.1).
     name, title, source, order = "unipc", "UniPC", "Zhao et al. 2023, Alg. 5-6", 3
+    formula = (
+        r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right)"
+        r"\left(\hat x_0 + \sum_i \rho_i\,\tfrac{\hat x_0^{(i)} - \hat x_0}{r_i}\right) \\ " + STEP_IN_LAMBDA
+    )
 
     def step(self, x, t, s, state, noise):
         path = self.schedule
@@ -467,7 +524,11 @@ class Ancestral(Solver):
     """
 
     name, title, source, order = "ancestral", "DDPM (ancestral)", "Ho et al. 2020; Song et al. 2021, eq. 16", 1
-    stochastic = renoises = True
+    formula = (
+        r"x_s = \alpha_s\,\hat x_0 + \sqrt{\sigma_s^2 - n^2}\,\hat\epsilon + n z \\ "
+        r"n = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt{\sigma_t^2 - \tfrac{\alpha_t^2}{\alpha_s^2}\sigma_s^2}"
+    )
+    stochastic = renoises = reverse_sde = True
 
     def step(self, x, t, s, state, noise):
         p = yield Query(x, t)
@@ -491,7 +552,11 @@ class EulerMaruyama(Solver):
     """
 
     name, title, source, order = "euler_maruyama", "Euler-Maruyama", "Song et al. 2021 (SDE), eq. 6", 1
-    stochastic, variables = True, ("sigma",)
+    formula = (
+        r"y_s = y_t + (1 + \eta^2)(\tau_s - \tau_t)\,\hat\epsilon \\ "
+        r"{} + \eta\sqrt{2\,\tau_t\,(\tau_t - \tau_s)}\,z"
+    )
+    stochastic, reverse_sde, variables = True, True, ("sigma",)
 
     def step(self, x, t, s, state, noise):
         eps = (yield Query(x, t)).eps
@@ -511,6 +576,10 @@ class ChurnedHeun(Heun):
     """
 
     name, title, source = "churn", "Heun with churn (EDM)", "Karras et al. 2022, Alg. 2"
+    formula: ClassVar[str] = (
+        r"x_{t'} = \tfrac{\alpha_{t'}}{\alpha_t}\,x_t + \alpha_{t'}\sqrt{\tau_{t'}^2 - \tau_t^2}\,z \\ "
+        r"\tau_{t'} = (1 + \eta(\sqrt2 - 1))\,\tau_t, \quad \text{then Heun from } t'"
+    )
     stochastic = True
     variables: ClassVar[tuple[str, ...]] = ("sigma",)
 

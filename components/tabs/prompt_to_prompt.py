@@ -17,7 +17,9 @@ from components.pictures import (
     Runs,
     Screen,
     beside,
+    default_step,
     follow_rule,
+    follow_step,
     known_here,
     more_settings,
     seed_row,
@@ -333,6 +335,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             gr.Markdown("#### What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="p2p-formula")
+            step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="p2p-step")
             gr.Markdown("#### Try")
             with gr.Row(elem_classes="dp-presets"):
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
@@ -429,6 +432,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         hidden=HIDDEN,
     )
     follow_rule(c, more, formula, backend)
+    follow_step(c, step, backend)
     stop.click(runs.stop, None, None, **FAST)
 
     # --- the words and what is done to them ---------------------------------------------------------------

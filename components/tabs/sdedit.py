@@ -21,7 +21,9 @@ from components.pictures import (
     Runs,
     Screen,
     beside,
+    default_step,
     follow_rule,
+    follow_step,
     known_here,
     more_settings,
     seed_row,
@@ -323,6 +325,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             gr.Markdown(EQUATION, latex_delimiters=LATEX)
             gr.Markdown(MASKED, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="sdedit-formula")
+            step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="sdedit-step")
             gr.Markdown("#### Try")
             presets: list[tuple[str, float, gr.Button]] = []
             with gr.Column(elem_id="sdedit-presets"):
@@ -430,6 +433,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         hidden=HIDDEN,
     )
     follow_rule(c, more, formula, backend)
+    follow_step(c, step, backend)
 
     # --- the same in the plane --------------------------------------------------------------------------
     def in_the_plane(t0: float | None, seed: float | None) -> Any:

@@ -16,7 +16,9 @@ from components.pictures import (
     Runs,
     Screen,
     beside,
+    default_step,
     follow_rule,
+    follow_step,
     known_here,
     more_settings,
     seed_row,
@@ -43,9 +45,10 @@ from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated
 from playground.recipes import AXES, TextToImage, rule_fields, title
 from playground.sharing.views import NOISE_FRAMES, RunViews
+from playground.solvers import SOLVERS
 
 TITLE = "Text to image"
-NAMES = [name for name in TextToImage.model_fields if name not in ("sweep", "across", "values")]
+NAMES = [name for name in TextToImage.model_fields if name not in ("sweep", "values")]
 SWEEP = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 15.0)
 TABLE = (1.0, 2.0, 4.0, 8.0, 14.0)
 """The scales of a sweep with a second axis."""
@@ -69,13 +72,7 @@ One step needs the noise twice, with the prompt and without it, at the same $x_t
 $$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
 """
 
-SOLVED = r"""
-Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$
-(here $t$ runs from 1, noise, to 0, data; flow matching writes $1-t$) the solver follows the probability-flow
-ODE; stochastic solvers also add fresh noise and take it away again.
-
-$$\frac{\mathrm d (x/\alpha)}{\mathrm d(\sigma/\alpha)} = \hat\epsilon(x, t)$$
-"""
+OTHERWISE = r"Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$."
 
 
 def quick(recipe: TextToImage, pace: float) -> TextToImage:
@@ -141,9 +138,15 @@ def latents_picture(token: str, result: Generated, row: int) -> str:
     )
 
 
-def with_sweep(recipe: TextToImage, across: str) -> TextToImage:
-    """The recipe with the sweep over w, or the table of w and a second axis."""
-    return recipe.but(sweep=SWEEP) if across == "none" else recipe.table(TABLE, across)
+def with_sweep(recipe: TextToImage, own: dict[str, Any] | None = None) -> TextToImage:
+    """The recipe with the sweep over w, or the table of w and its second axis.
+
+    Args:
+        own: the scales, and the values of the second axis, that a link has chosen in place of the usual ones.
+    """
+    if own and own["across"] == recipe.across:
+        return recipe.but(**own)
+    return recipe.but(sweep=SWEEP) if recipe.across == "none" else recipe.table(TABLE, recipe.across)
 
 
 def sweep_tiles(recipe: TextToImage, token: str | None = None) -> dict[str, Any]:
@@ -163,6 +166,8 @@ def sweep_tiles(recipe: TextToImage, token: str | None = None) -> dict[str, Any]
         "columns": len(recipe.sweep) if len(axes) == 2 else None,
         "selected": {axis: getattr(recipe, axis) for axis in axes},
         "caption": "",
+        # What all of its pictures have in common, as the controls show it.
+        "of": {n: getattr(recipe, n) for n in NAMES if n not in (*axes, "pictures")} if token else {},
     }
 
 
@@ -172,11 +177,14 @@ def second_axes(rule: str) -> list[tuple[str, str]]:
     return [("none: eight scales w", "none"), *((title(TextToImage, name), name) for name in able)]
 
 
-# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them.
+# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them; and when
+# something else has moved, it is told that the pictures are of other settings.
 MARK = f"""(...values) => {{
-    const names = {json.dumps(["w", *AXES])}, strip = values.at(-1);
+    const now = Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])), strip = values.at(-1);
     const axes = Object.keys(strip?.tiles?.[0]?.value ?? {{}});
-    return {{...strip, selected: Object.fromEntries(axes.map(axis => [axis, values[names.indexOf(axis)]]))}};
+    const stale = Object.entries(strip?.of ?? {{}}).some(([name, value]) => now[name] !== value);
+    const selected = stale ? null : Object.fromEntries(axes.map(axis => [axis, now[axis]]));
+    return {{...strip, selected, stale}};
 }}"""
 
 
@@ -216,20 +224,23 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             notes = gr.HTML(elem_classes="dp-note", elem_id="t2i-notes")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("#### Guidance scales from one noise")
-                sweep = Sweep(sweep_tiles(with_sweep(default, "none")), elem_id="t2i-sweep")
-                axis = gr.Dropdown(
-                    second_axes(default.rule),
-                    value="none",
-                    label="second axis",
+                sweep = Sweep(sweep_tiles(with_sweep(default)), elem_id="t2i-sweep")
+                c["across"] = control(
+                    TextToImage,
+                    "across",
+                    choices=second_axes(default.rule),
                     info="a table: five scales w from left to right, four values of this from top to bottom",
                     elem_id="t2i-axis",
                 )
+                own_sweep = gr.State()  # the scales of the sweep that a link has brought
                 sweep_button = gr.Button("Run the sweep with these settings", size="sm", elem_id="t2i-sweep-run")
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("#### What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="t2i-formula")
-            gr.Markdown(SOLVED, latex_delimiters=LATEX)
+            gr.Markdown(OTHERWISE, latex_delimiters=LATEX)
+            gr.Markdown("#### The path and a step on it")
+            step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="t2i-step")
             gr.Markdown("#### Try")
             with gr.Row(elem_classes="dp-presets"):
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
@@ -239,7 +250,16 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             parts = gr.Plot(show_label=False, elem_id="t2i-parts")
     with gr.Column(elem_classes="dp-card"):
         gr.Markdown("#### Filmstrip: what every step believed")
-        look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="t2i-look")
+        look = gr.Slider(
+            1,
+            8,
+            1,
+            step=1,
+            label="picture",
+            info="whose filmstrip, predictions, latents and noising are shown",
+            visible=False,
+            elem_id="t2i-look",
+        )
         strip = Filmstrip(elem_id="t2i-film")
         everything = gr.Checkbox(
             label="also compute the branches that guidance skipped",
@@ -290,7 +310,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def read(values: tuple[Any, ...]) -> tuple[TextToImage, dict[Any, Any]]:
         """The recipe, and what can be said of it before it has run."""
-        recipe = recipe_of(values)
+        recipe = recipe_of(values).but(across="none")  # which is the sweep's, and changes nothing here
         said_now: dict[Any, Any] = {both: said(recipe), composed: read_as(recipe)}
         if recipe.model in backend.models:
             schedule = backend.model(recipe.model).denoiser.schedule
@@ -309,15 +329,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         quick,
         [both, composed, more.window, shown, *details],
         more=[everything],
+        hidden=["across"],
     )
     follow_rule(c, more, formula, backend)
+    follow_step(c, step, backend)
 
     def axes_of(rule: str, second: str) -> Any:
         """A rule's own parameters may be the second axis of a sweep."""
         axes = second_axes(rule)
         return gr.update(choices=axes, value=second if second in dict(axes).values() else "none")
 
-    c["rule"].change(axes_of, [c["rule"], axis], axis, **FAST)
+    c["rule"].change(axes_of, [c["rule"], c["across"]], c["across"], **FAST)
 
     # --- buttons ---------------------------------------------------------------------------------------
     runs.then_start(dice)
@@ -333,9 +355,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     stop.click(runs.stop, None, None, **FAST)
 
     # --- the sweep, a run of its own -----------------------------------------------------------------
-    def run_sweep(request: gr.Request, second: str, *values: Any):
+    def run_sweep(request: gr.Request, own: dict[str, Any] | None, *values: Any):
         try:
-            recipe = with_sweep(recipe_of(values), second)
+            recipe = with_sweep(recipe_of(values), own)
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
@@ -343,17 +365,20 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         def made(result: Generated) -> dict[Any, Any]:
             tiles = sweep_tiles(recipe, shelf.add(request.session_hash, run_views(result)))
             n = result.count
-            steps = "" if second == "steps" else f", {recipe.steps} steps"
+            steps = "" if recipe.across == "steps" else f", {recipe.steps} steps"
+            rule = "" if recipe.rule == "cfg" else f", {RULES[recipe.rule].title}"
+            negative = f" without “{recipe.negative}”" if recipe.negative else ""
             tiles["caption"] = (
-                f"“{recipe.prompt}”, seed {recipe.seed}{steps}: {n.evaluations} model calls, "
-                f"{n.sample_forwards} sample-forwards, {result.seconds:.2f} s for all {len(tiles['tiles'])}"
+                f"“{recipe.prompt}”{negative}, seed {recipe.seed}, {SOLVERS[recipe.solver].title}{steps}{rule}: "
+                f"{n.evaluations} model calls (NFE), {n.sample_forwards} sample-forwards, {result.seconds:.2f} s "
+                f"for all {len(tiles['tiles'])}"
             )
             return {sweep: tiles}
 
         yield from beside(backend, recipe, request, "sweep", sweep_button, error, made)
 
-    swept = [axis, *controls]
-    gr.on([sweep_button.click, axis.input], run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
+    swept = [own_sweep, *controls]
+    gr.on([sweep_button.click, c["across"].input], run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
 
     def pick(event: gr.EventData) -> dict[Any, Any]:
         """The settings of a tile that was clicked; what a browser sends is not trusted."""
@@ -363,7 +388,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     on_axes = [c[name] for name in ("w", *AXES)]
     runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "multiple"})))
-    gr.on([x.change for x in on_axes], None, [*on_axes, sweep], sweep, js=MARK, **FAST)
+    marked = [*controls, sweep]
+    gr.on([x.change for x in controls], None, marked, sweep, js=MARK, **FAST)
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):
@@ -404,21 +430,39 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def restore(request: gr.Request):
         recipe, changed = TextToImage.from_query(own_query(request, TextToImage.tab))
         recipe, missing = known_here(recipe, backend)
+        own = {n: getattr(recipe, n) for n in ("sweep", "across", "values")} if recipe.sweep else None
+        if own:
+            try:
+                recipe.singles()
+            except PlaygroundError as problem:
+                missing, own, recipe = [*missing, str(problem)], None, recipe.but(across="none")
+            recipe = recipe.but(sweep=(), values=())
+        if recipe.across not in dict(second_axes(recipe.rule)).values():
+            axis = title(TextToImage, recipe.across)
+            missing.append(f"The link's second axis, {axis}, is not one of its guidance rule and was left out.")
+            recipe = recipe.but(across="none")
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES},
+            c["across"]: gr.update(choices=second_axes(recipe.rule), value=recipe.across),
             words: word_list(backend.model(recipe.model)),
-            sweep: sweep_tiles(with_sweep(recipe, "none")),
+            sweep: sweep_tiles(with_sweep(recipe, own)),
+            own_sweep: own,
             told: lines(*changed, *missing),
         }
 
-    def kept_sweep(request: gr.Request, second: str, *values: Any):
-        """The sweep of these settings, if it has been run lately (the first page's has)."""
-        if backend.finished(with_sweep(recipe_of(values), second)) is not None:
-            yield from run_sweep(request, second, *values)
+    def kept_sweep(request: gr.Request, own: dict[str, Any] | None, *values: Any):
+        """The sweep that a link has brought, or that of these settings if it has been run lately (the first page's
+        has)."""
+        try:
+            wanted = own or backend.finished(with_sweep(recipe_of(values))) is not None
+        except PlaygroundError:
+            wanted = False  # the picture's own run says what is wrong
+        if wanted:
+            yield from run_sweep(request, own, *values)
         else:
             yield gr.skip()
 
-    opened = opens(restore, None, [*controls, words, sweep, told], **FAST)
+    opened = opens(restore, None, [*controls, words, sweep, own_sweep, told], **FAST)
     runs.then_open(opened)
     opened.then(kept_sweep, swept, [sweep, sweep_button, error], **RUNNING)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)

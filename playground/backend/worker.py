@@ -241,7 +241,10 @@ class Backend:
                 raise Busy("Too many pictures are waiting to be decoded; try again in a moment.")
             self._tasks.append((function, future))
             self._lock.notify_all()
-        return future.result(timeout)
+        try:
+            return future.result(timeout)
+        finally:
+            future.cancel()  # nobody waits for it any longer; a finished one stays as it is
 
     def model(self, name: str) -> TextToImageModel:
         """A model of the list, loaded by the worker if it is not yet."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 from visiting import until
@@ -135,3 +137,63 @@ def test_the_parts_of_the_guidance_vector_are_drawn(visit):
     tab = visit(steps=3)
     expect(tab.page.locator("#t2i-parts .js-plotly-plot")).to_be_visible()
     expect(tab.page.locator("#t2i-parts .legendtext")).to_have_count(2)
+
+
+def test_a_link_brings_its_own_sweep(visit):
+    tab = visit(steps=2, sweep="[0,2,5]", across="low", values="[0,0.5]")
+    expect(tab.sweep.locator("img")).to_have_count(6)
+    expect(tab.page.locator("#t2i-sweep .caption")).to_contain_text("for all 6")
+    assert tab.sweep.nth(5).inner_text() == "w = 5 · end = 0.5"
+
+
+def test_a_link_names_the_second_axis(visit):
+    tab = visit(steps=2, rule="rescale", across="rescale_phi")
+    expect(tab.sweep).to_have_count(20)
+    expect(tab.page.locator("#t2i-axis input")).to_have_value("rescale φ")
+    wrong = visit(steps=2, across="rescale_phi")
+    expect(wrong.told).to_contain_text("second axis, rescale φ, is not one of its guidance rule")
+    expect(wrong.sweep).to_have_count(8)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_other_settings_is_not_marked(visit):
+    tab = visit(steps=2, seed=3)
+    tab.page.locator("#t2i-sweep-run").click()
+    caption, marked = tab.page.locator("#t2i-sweep .caption"), tab.page.locator("#t2i-sweep [aria-pressed=true]")
+    expect(caption).to_contain_text("seed 3, DPM-Solver++(2M), 2 steps")
+    expect(marked).to_have_count(1)
+    tab.write("a dog")
+    expect(caption).to_contain_text("Other settings than those now")
+    expect(marked).to_have_count(0)
+    tab.write("a cat on the grass")
+    expect(caption).not_to_contain_text("Other settings")
+    expect(marked).to_have_count(1)
+
+
+@pytest.mark.slow
+def test_the_equations_are_those_of_the_solver_that_is_chosen(visit):
+    tab = visit(steps=2)
+    step = tab.page.locator("#t2i-step")
+    expect(step).to_contain_text("DPM-Solver++(2M)")
+    expect(step).to_contain_text("flow ODE")
+    tab.more()
+    choose(tab, "solver", "Euler-Maruyama (order 1)")
+    expect(step).to_contain_text("reverse SDE")
+    tab.set("eta", 0)
+    expect(step).to_contain_text("flow ODE")
+    restored = visit(steps=2, solver="heun", variable="t")
+    expect(restored.page.locator("#t2i-step")).to_contain_text("Heun")
+
+
+@pytest.mark.slow
+def test_the_denoising_is_seen_on_the_way(visit):
+    tab = visit(wait=False, steps=100)
+    live = tab.page.locator("#t2i-stage .live")
+    expect(live).to_be_visible()
+    expect(tab.page.locator("#t2i-stage .picture img")).to_have_attribute("src", re.compile("^data:image/png"))
+    expect(tab.page.locator("#t2i-stage figcaption")).to_contain_text("x₀ as predicted at step")
+    expect(tab.page.locator("#t2i-stage .line a")).to_be_hidden()
+    expect(tab.status).to_contain_text("of 100")
+    tab.wait_for_result()
+    expect(live).to_be_hidden()
+    expect(tab.page.locator("#t2i-stage .line a")).to_be_visible()

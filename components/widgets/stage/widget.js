@@ -14,11 +14,13 @@ function makeCell() {
   return cell;
 }
 
-function show(cell, { url, label }) {
+function show(cell, { url, label }, live) {
   cell.slot.show(url, label, () => {
     cell.url = url;
     cell.label.textContent = label;
     cell.label.title = label;
+    // A preview holds no experiment that a file could bring back.
+    cell.link.hidden = live;
     cell.link.href = url;
     cell.link.download = (label.replace(/[^A-Za-z0-9.=-]+/g, ' ').trim() || 'picture') + '.png';
     cell.link.setAttribute('aria-label', 'Save as PNG: ' + label);
@@ -46,7 +48,7 @@ function load() {
     // As few columns as make a square, so that each picture is as large as it can be.
     grid.style.setProperty('--columns', Math.ceil(Math.sqrt(pictures.length)));
   }
-  pictures.forEach((picture, i) => show(cells[i], picture));
+  pictures.forEach((picture, i) => show(cells[i], picture, live));
   find('.empty').hidden = pictures.length > 0;
   find('.live').hidden = !(live && pictures.length > 0);
   find('figcaption').textContent = caption;

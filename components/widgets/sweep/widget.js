@@ -10,7 +10,7 @@ function makeTile(index) {
 }
 
 function load() {
-  const { axis = '', tiles: values = [], columns = null, selected = null, caption = '' } = props.value ?? {};
+  const { axis = '', tiles: values = [], columns = null, selected = null, caption = '', stale = false } = props.value ?? {};
   if (tiles.length !== values.length) {
     // Tiles are kept from one value to the next, so the keyboard's place in the row is kept too.
     tiles = values.map((_, i) => tiles[i] ?? makeTile(i));
@@ -26,7 +26,8 @@ function load() {
     tile.node.setAttribute('aria-label', axis + ' ' + label);
   });
   row.setAttribute('aria-label', axis);
-  find('.caption').textContent = caption;
+  row.classList.toggle('stale', stale);
+  find('.caption').textContent = stale ? 'Other settings than those now: ' + caption : caption;
 }
 watch('value', load);
 load();
