@@ -127,11 +127,8 @@ def step_panel(row: Row, model: TextToImageModel) -> str:
     told.append(display(solver.equation))
     if noisy and not solver.reverse_sde:
         told.append("It also adds fresh noise and takes it away again.")
-    step = f"**{solver.title}** ({solver.source}), order {solver.order}"
-    if solver.formula:
-        told += [f"{step}. One step from $t$ to $s$:", display(solver.formula)]
-    else:
-        told.append(f"{step}: diffusers' scheduler, unchanged.")
+    told.append(f"**{solver.title}** ({solver.source}), order {solver.order}. One step from $t$ to $s$:")
+    told.append(display(solver.formula))
     return "\n\n".join(told)
 
 

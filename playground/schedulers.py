@@ -63,7 +63,7 @@ class Adapted(Solver):
     needs_table = True
     whole_grid = True
     resumable = False  # a step may depend on the whole grid, of which the keys of runs know only what is past
-    formula = ""  # whatever diffusers computes
+    formula = r"\text{as diffusers computes it}"
     scheduler: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
     kinds: ClassVar[tuple[Kind, ...]] = ("eps", "v", "x0")

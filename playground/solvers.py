@@ -186,7 +186,7 @@ class Solver:
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
-    formula: ClassVar[str]
+    formula: ClassVar[str] = ""
     order: ClassVar[int]
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
