@@ -99,7 +99,7 @@ function readPalette() {
   const read = name => bytes(style.getPropertyValue('--' + name).trim() || '#7f858e');
   palette = Object.fromEntries(CLASS_COLOURS.map(name => [name, read(name)]));
   palette.text = bytes(style.color);
-  palette.ground = bytes(style.getPropertyValue('--background-fill-primary').trim() || '#7f858e');
+  palette.ground = bytes(getComputedStyle(find('.board')).backgroundColor);
   stale = { board: true, strip: true, cursor: true };
 }
 
@@ -898,7 +898,7 @@ function tellScales() {
   if (text === toldScales) return;
   toldScales = text;
   find('.scales').replaceChildren(...rows.map(({ bar, chip, ends, text, failed }) => {
-    const mark = make('i', bar ? { class: 'bar' } : {});
+    const mark = make('i', bar ? { class: 'ramp' } : {});
     if (bar || chip) mark.style.setProperty('--chip', faded(bar ?? chip, bar ? 0.75 : 1));
     const nodes = bar ? [make('span', {}, ends[0]), mark, make('span', {}, ends[1])] : chip ? [mark] : [];
     return make('div', failed ? { class: 'failed', role: 'alert' } : {}, ...nodes, make('span', {}, text));
