@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import gradio as gr
+import numpy as np
 
 from components.media import Pictures
 from playground.errors import PlaygroundError
@@ -34,6 +35,12 @@ def pictures_answer(recipe: Recipe, result: Any, views: Pictures) -> dict[str, A
     """The pictures of a run as base64 PNG, what they cost, and the link that makes them again."""
     files = [views.png(f"picture-{i}.png") for i in range(len(result.pictures))]
     return {"pictures": [base64.b64encode(f).decode() for f in files], **run_answer(recipe, result)}
+
+
+def array(values: np.ndarray) -> dict[str, Any]:
+    """An array for a program: `np.frombuffer(base64.b64decode(a["data"]), a["dtype"]).reshape(a["shape"])`."""
+    data = base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+    return {"shape": list(values.shape), "dtype": values.dtype.str, "data": data}
 
 
 def run_answer(recipe: Recipe, result: Any) -> dict[str, Any]:

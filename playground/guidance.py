@@ -413,4 +413,9 @@ def guided(
     if cloud:
         value, state = value.unflatten(0, shape), {k: v.unflatten(0, shape) for k, v in state.items()}
     result = c.replaced(kind, value)
+    clean = c.schedule.sigma(c.t) == 0
+    if kind == "x0" and bool(clean.any()):
+        # Where no noise is left x itself is x0, for c and u alike, and tells nothing of the rest: that is c's.
+        keep = clean.reshape(-1, *[1] * (c.value.ndim - 1)).to(c.value.device)
+        result = c.replaced(c.kind, torch.where(keep, c.value, result.read(c.kind)))
     return (replace(result, back=u.eps) if rules[0].renoises else result), state

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import gradio as gr
 
 from components.charts import errors_against_cost, path_coefficients, training_loss
 from components.controls import control, link_script, marks, own_query
+from components.equations import equations
 from components.live import Live
 from components.media import Media
+from components.programs import array, refusals, run_answer
+from components.readouts import LATEX, lines
 from components.widgets import Plane
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
@@ -26,13 +29,15 @@ from playground.plane.point import ask_point
 from playground.plane.quality import distance
 from playground.plane.recipe import SAMPLERS, STEPPINGS, WORD_LIMIT, PlaneFlow, impossible
 from playground.plane.targets import LINES, TITLES, decode_mixture, decode_points, encode_mixture, encode_points
-from playground.plane.views import FlowViews, keys, reasons
+from playground.plane.views import FlowViews, keys, reasons, remarks
 from playground.recipes import rule_fields
 from playground.solvers import SOLVERS
 
 TITLE = "2D flow"
 NAMES = [name for name in PlaneFlow.model_fields if name != "dimension"]  # the target decides it
 HIDDEN = ("points", "mixture")  # made on the plane, not typed
+GUARDED = ("target", "source", "path", "grid", "solver", "variable", "rule", "field", "loss")
+"""Lists whose choices can be impossible; that of classes shows only those that there are."""
 
 PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values() if field in NAMES}
 """The controls of rules' own parameters, and whose they are."""
@@ -45,7 +50,7 @@ START_MIXTURE = encode_mixture(
 )
 
 # What a preset sets, and how it is looked at. All else goes back to its default.
-POLYGONS = {"layers": ["solver", "trajectories"], "at": 1.0}
+POLYGONS = {"layers": ["solver", "trajectories", "density"], "at": 1.0}
 ENDS = {"layers": ["particles", "density"], "at": 1.0}
 WRONG = {"target": "eight", "path": "cosine", "field": "learned", "loss": "eps", "train_steps": 600}
 WRONG |= {"width": 32, "depth": 2, "steps": 100}
@@ -54,7 +59,8 @@ GUIDED = {"layers": ["particles", "trajectories", "contours"], "at": 1.0}
 Preset = tuple[dict[str, Any], dict[str, Any]]
 PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
     "Truncation error": (
-        "Few steps cut corners: the orange polygons leave the exact curves. More steps help, a higher order more.",
+        "Few steps cut corners: the orange polygons leave the exact curves, which are dark. More steps help, a "
+        "higher order more.",
         {
             "Euler, 4 steps": ({"target": "pair", "solver": "euler", "steps": 4}, POLYGONS),
             "Euler, 32 steps": ({"target": "pair", "solver": "euler", "steps": 32}, POLYGONS),
@@ -112,46 +118,6 @@ PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
     ),
 }
 
-EQUATIONS = r"""
-Every particle starts as noise and follows one flow. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$, $t$
-running from 1 (noise) to 0 (data),
-
-$$\frac{\mathrm d x}{\mathrm d t} = u_t(x) = \dot\alpha_t\, \mathbb E[x_0 \mid x_t{=}x]$$
-$$\qquad\qquad + \dot\sigma_t\, \mathbb E[\epsilon \mid x_t{=}x].$$
-
-PATH
-
-Flow matching counts $\tau = 1 - t$ from noise to data, and calls the data $x_1$: $\mathrm d x/\mathrm d\tau = -u$.
-The arrows point this way.
-
-The target is a mixture of Gaussians, so both expectations, the density $p_t$ and the score have a closed form:
-what a solver gets wrong here is its own error.
-"""
-
-ON_PATH = {
-    "linear": r"Here $\alpha = 1 - t$ and $\sigma = t$: $u = \mathbb E[\epsilon - x_0 \mid x_t]$; in the other "
-    r"convention $x_\tau = \tau x_1 + (1 - \tau)\, \epsilon$.",
-    "cosine": r"Here $\alpha = \cos\frac{\pi t}{2}$ and $\sigma = \sin\frac{\pi t}{2}$: "
-    r"$u = \frac{\pi}{2} \mathbb E[\alpha\, \epsilon - \sigma\, x_0 \mid x_t]$; in the other convention "
-    r"$x_\tau = \sin\frac{\pi\tau}{2}\, x_1 + \cos\frac{\pi\tau}{2}\, \epsilon$.",
-    "vp": r"Here $\alpha^2 + \sigma^2 = 1$ and $\alpha = e^{-\frac12 \int_0^t \beta}$: "
-    r"$u = -\frac12 \beta_t\, (x + \nabla \log p_t(x))$, the probability-flow ODE; in the other convention "
-    r"$x_\tau = \alpha_{1-\tau}\, x_1 + \sigma_{1-\tau}\, \epsilon$.",
-    "edm": r"Here $\alpha = 1$ and $\sigma = 80\, t$: $u = 80\, \mathbb E[\epsilon \mid x_t] = -80\, \sigma\, "
-    r"\nabla \log p_t(x)$; in the other convention $x_\tau = x_1 + 80\, (1 - \tau)\, \epsilon$.",
-}
-
-
-def equations(path: str) -> str:
-    """What is solved, on this path, in both conventions of time."""
-    return EQUATIONS.replace("PATH", ON_PATH[path])
-
-
-LATEX: list[dict[str, str | bool]] = [
-    {"left": "$$", "right": "$$", "display": True},
-    {"left": "$", "right": "$", "display": False},
-]
-
 COST = """
 Solvers on this target and path, from the same particles: how far each ends from where the exact flow takes it
 (left; solvers that draw noise end elsewhere), and how far the whole cloud is from the distribution (right; the
@@ -183,6 +149,28 @@ def recipe_of(values: tuple[Any, ...]) -> PlaneFlow:
     return recipe
 
 
+EMPTY = {"edit": "draw", "components": [], "keys": {}}
+"""The canvas's value while there is nothing but a plane to draw on."""
+
+
+def unreadable(values: tuple[Any, ...]) -> bool:
+    """Whether drawn points are wanted and those of the controls cannot be read: then they have to be drawn anew."""
+    told = dict(zip(NAMES, values, strict=True))
+    try:
+        return told["target"] == "points" and not len(decode_points(str(told["points"]))[0])
+    except PlaygroundError:
+        return True
+
+
+def refused_choices(recipe: PlaneFlow) -> dict[str, str]:
+    """Choices that are impossible next to all else, "field/choice" -> the reason.
+
+    A target that has nothing drawn or typed yet is possible: it is chosen first, and the dimension follows it.
+    """
+    refused = impossible(recipe)
+    return {k: v for k, v in refused.items() if not k.startswith("target/") or "closed form" in v}
+
+
 class Pace:
     """How long a flow takes, learned from the last ones, so that the quick runs of a moving hand are quick."""
 
@@ -204,24 +192,25 @@ class Pace:
         return recipe.but(particles=max(150, min(recipe.particles, 1000, most)))
 
 
-def lines(*sentences: str) -> str:
-    """Sentences as HTML; they may quote what a visitor typed."""
-    return "".join(f"<p>{html.escape(s)}</p>" for s in sentences if s)
-
-
-def number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
-
-
 def cost_line(flow: Flow, reused: bool) -> str:
-    n = flow.count
+    n, recipe = flow.count, flow.recipe
+    both = f" · {n.sample_forwards} per particle with both branches" if n.sample_forwards != n.evaluations else ""
     again = " (kept from an equal run)" if reused else ""
-    return (
-        f"{n.evaluations} evaluations (NFE) · {n.sample_forwards} per particle with both branches · "
-        f"{flow.recipe.particles} particles · {flow.seconds:.2f} s{again}"
-        if n.sample_forwards != n.evaluations
-        else f"{n.evaluations} evaluations (NFE) · {flow.recipe.particles} particles · {flow.seconds:.2f} s{again}"
-    )
+    return f"{n.evaluations} evaluations (NFE){both} · {recipe.particles} particles · {flow.seconds:.2f} s{again}"
+
+
+def film_line(flow: Flow) -> str:
+    """That there are fewer frames than wanted, if so."""
+    made, wanted = len(flow.frames), flow.recipe.frames
+    return f"{made} frames instead of {wanted}: so many particles make a large film." if made < wanted else ""
+
+
+def training_line(flow: Flow) -> str:
+    """What the learned field cost, and how good it got."""
+    if not flow.history:
+        return ""
+    step, loss, floor = flow.history[-1]
+    return f"trained with {step} updates in {flow.trained:.1f} s · loss {loss:.4f} · of the exact field {floor:.4f}"
 
 
 def distance_line(flow: Flow) -> str:
@@ -241,12 +230,11 @@ def plane_value(
         "url": Media.url(token),
         "keys": keys(recipe),
         "reasons": reasons(recipe),
+        "remarks": remarks(recipe),
         "dimension": recipe.dimension,
         "classes": [f"class {c}" for c in classes] if len(classes) > 1 else [],
-        "solver": recipe.solver,
         "learned": recipe.field == "learned",
         "live": live,
-        "caption": "",
         "show": show,
         "edit": edit,
         "components": components,
@@ -329,7 +317,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     "variable",
                     {"auto": "the solver's own", "sigma": "σ/α (EDM)", "t": "t", "snr": "α/σ"},
                 )
-                plain("particles")
+                plain("particles", "frames")
             with gr.Accordion("More: guidance rule and window", open=False):
                 choice("rule", RULE_TITLES)
                 plain(*PARAMETERS, "blur", visible=False)
@@ -341,6 +329,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 losses = gr.Plot(show_label=False, visible=False, elem_id="flow-loss-chart")
         with gr.Column(elem_classes="dp-picture"):
             told = gr.HTML(elem_classes="dp-note", elem_id="flow-link-notes")
+            refusal = gr.HTML(elem_classes="dp-error", elem_id="flow-refusal")
             error = gr.HTML(elem_classes="dp-error", elem_id="flow-error")
             plane = Plane(elem_id="flow-plane")
             with gr.Row():
@@ -357,7 +346,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("#### What you see")
-            formula = gr.Markdown(equations(default.path), latex_delimiters=LATEX, elem_id="flow-formula")
+            formula = gr.Markdown(equations(default), latex_delimiters=LATEX, elem_id="flow-formula")
             gr.Markdown("#### Try")
             presets: list[tuple[str, gr.Button, Preset]] = []
             for group, (sentence, members) in PRESETS.items():
@@ -412,7 +401,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 update: dict[Any, Any] = {plane: made["value"], shown: made["token"]}
                 if full:
                     update |= {
-                        status: lines(cost_line(flow, event.reused), distance_line(flow)),
+                        status: lines(
+                            cost_line(flow, event.reused), film_line(flow), training_line(flow), distance_line(flow)
+                        ),
                         notes: lines(*warned),
                         chart: path_coefficients(recipe),
                     }
@@ -421,9 +412,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 yield update
             elif isinstance(event, Preview) and isinstance(event.value, Training):
                 training = event.value
-                text = f"update {training.step} of {event.steps} · loss {training.loss:.4f}"
+                text = f"update {training.step} of {event.steps} · {training.seconds:.1f} s"
+                loss = f"loss {training.loss:.4f} · of the exact field {training.floor:.4f}"
                 yield {
-                    status: lines(f"{text} · of the exact field {training.floor:.4f}"),
+                    status: lines(f"{text} · {loss}"),
                     losses: gr.Plot(training_loss(training.history), visible=True),
                 }
             elif isinstance(event, Preview) and full:
@@ -444,11 +436,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         try:
             recipe = recipe_of(values)
             if recipe.target == "points" and not recipe.points:
-                empty = {"edit": "draw", "components": [], "keys": {}}
                 yield {
-                    error: "",
+                    **dict.fromkeys((error, status), ""),
                     notes: lines("Draw on the plane with mouse or finger, or choose a picture."),
-                    plane: empty,
+                    plane: EMPTY,
                 }
                 return
             recipe.check()
@@ -457,7 +448,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 # A field that has to be learned first has no quick version: it waits until the hand rests.
                 short = recipe if recipe.field == "learned" else pace.quick(recipe)
         except PlaygroundError as problem:
-            yield {error: lines(str(problem))}
+            yield {error: lines(str(problem))} | ({plane: EMPTY} if unreadable(values) else {})
             return
         yield {error: "", notes: ""}
         yield from views(live.follow(visitor, values, recipe, short), recipe, visitor, show, on)
@@ -504,12 +495,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 # Nothing is drawn yet, or a word or mixture cannot be used: its controls are needed all the more.
                 recipe = recipe.but(target="moons", field="exact")
                 classes = []
-            refused = impossible(recipe)
+            refused = refused_choices(recipe)
         except PlaygroundError:
             return gr.skip()
         told = dict(zip(NAMES, values, strict=True))
-        # The dimension follows the target, and both kinds of points begin empty.
-        refused = {k: v for k, v in refused.items() if not k.startswith("target/") or "closed form" in v}
         labels = {-1: "none"} | ({k: f"class {k}" for k in classes} if len(classes) > 1 else {})
         titles: dict[str, dict[Any, str]] = {
             "target": TARGET_TITLES,
@@ -550,7 +539,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         result[c["word"]] = gr.update(visible=told["target"] == "word")
         result[drawing] = gr.update(visible=told["target"] == "points")
         result[edit] = gr.update(visible=told["target"] in HIDDEN)
-        result[formula] = gr.update(value=equations(recipe.path))
         return result
 
     deciding = [c[n] for n in ("target", "source", "path", "grid", "solver", "variable", "label", "field", "eta")]
@@ -559,9 +547,55 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         [x.change for x in deciding],
         arrange,
         controls,
-        [*(c[n] for n in arranged), drawing, edit, formula],
+        [*(c[n] for n in arranged), drawing, edit],
         **(fast | {"trigger_mode": "always_last"}),
     )
+
+    def explain(*values: Any) -> Any:
+        try:
+            return equations(recipe_of(values))
+        except PlaygroundError:
+            return gr.skip()
+
+    explained = ["target", "path", "solver", "eta", "label", "rule", "w", "low", "high", "blur", "field", "loss"]
+    gr.on(
+        [c[n].change for n in (*explained, *PARAMETERS)],
+        explain,
+        controls,
+        formula,
+        **(fast | {"trigger_mode": "always_last"}),
+    )
+
+    # A list shows what is impossible, too, and why; who chooses it all the same is told, and keeps what was there.
+    turned_back = gr.State(0)
+
+    def guarded(name: str) -> Any:
+        def guard(token: str, count: int, *values: Any) -> dict[Any, Any]:
+            try:
+                recipe = recipe_of(values)
+                chosen = getattr(recipe, name)
+                before = shelf.get(token)
+                usual = [before.flow.recipe] if isinstance(before, FlowViews) else []
+                known = [getattr(r, name) for r in (*usual, default)]
+                for value in (*known, *get_args(PlaneFlow.model_fields[name].annotation)):
+                    if value == chosen:
+                        continue
+                    kept = recipe_of(tuple(value if n == name else v for n, v in zip(NAMES, values, strict=True)))
+                    if why := refused_choices(kept).get(f"{name}/{chosen}"):
+                        kept.check()
+                        return {refusal: lines(why), c[name]: value, turned_back: count + 1}
+                    break
+            except PlaygroundError:
+                pass
+            return {refusal: ""}
+
+        return guard
+
+    for name in GUARDED:
+        c[name].input(guarded(name), [shown, turned_back, *controls], [refusal, c[name], turned_back], **fast)
+    others = [c[n] for n in NAMES if n not in GUARDED]
+    gr.on([x.input for x in others], lambda: "", None, refusal, **fast)
+    then_start(turned_back.change(lambda: None, None, None, **fast))
 
     # --- buttons ---------------------------------------------------------------------------------------
     then_start(dice.click(lambda: random.randrange(2**31), None, c["seed"], **fast))
@@ -596,7 +630,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return lines("That is not a point of the plane.")
         return lines(*answer.sentences())
 
-    plane.point(ask, shown, point, **fast)
+    plane.point(ask, shown, point, **(fast | {"trigger_mode": "multiple"}))
 
     def shaped(event: gr.EventData) -> Any:
         try:
@@ -618,16 +652,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return gr.skip()
 
     plane.shaped(shaped, None, [c["mixture"], error], **(fast | {"trigger_mode": "multiple"}))
-    plane.drawn(drawn, None, [c["points"], error], **fast)
+    plane.drawn(drawn, None, [c["points"], error], **(fast | {"trigger_mode": "multiple"}))
     then_start(edit.input(lambda: None, None, None, **fast))
 
     def uploaded(path: str) -> Any:
         try:
-            return {c["points"]: picture_as_points(path), error: ""}
+            text, done = picture_as_points(Path(path).read_bytes())
+            return {c["points"]: text, error: "", told: lines(*done)}
         except PlaygroundError as problem:
             return {error: lines(str(problem))}
 
-    upload.upload(uploaded, upload, [c["points"], error], **fast)
+    upload.upload(uploaded, upload, [c["points"], error, told], **fast)
 
     # --- error against cost ------------------------------------------------------------------------------------
     def run_comparison(solvers: list[str], *values: Any):
@@ -652,6 +687,27 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         yield {compare: gr.Button(COMPARE, interactive=True)}
 
     compare.click(run_comparison, [compared, *controls], [compare, halves, *costs, error], **running)
+
+    # --- the same for programs --------------------------------------------------------------------------
+    def plane_flow(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
+        """The trajectories of a PlaneFlow recipe: times, and arrays as base64 of little-endian numbers."""
+        with refusals(recipe):
+            line = isinstance(recipe.get("target"), str) and recipe["target"] in LINES
+            made = PlaneFlow.make(**{"dimension": 1 if line else 2, **recipe})
+            result = backend.result(made, request.session_hash or "", f"{PlaneFlow.tab}/api")
+        far, floor = distance(result)
+        return {
+            "times": result.times.tolist(),
+            "solver_times": result.solver_times.tolist(),
+            "frames": array(result.frames.numpy().astype("<f4")),
+            "states": array(result.states.numpy().astype("<f4")),
+            "labels": array(result.labels.numpy().astype("<i2")),
+            "sliced_w2": far,
+            "sliced_w2_of_exact_draws": floor,
+            **run_answer(made, result),
+        }
+
+    gr.api(plane_flow, api_name="plane_flow", concurrency_limit=None)
 
     # --- opening the page -------------------------------------------------------------------------------
     def restore(request: gr.Request):

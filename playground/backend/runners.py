@@ -156,7 +156,7 @@ def _comparison(recipe: Comparison | Reference, desk: Desk) -> Work:
 
 def _plane_flow(recipe: PlaneFlow, desk: Desk) -> Work:
     """Train the field first, if it is a learned one: a stopped training goes on where it stopped."""
-    field, history = None, []
+    field, history, trained = None, [], 0.0
     if recipe.field == "learned":
         training = desk.trainings.get(recipe)
         if training is None or training.step < recipe.train_steps:
@@ -165,10 +165,10 @@ def _plane_flow(recipe: PlaneFlow, desk: Desk) -> Work:
                 desk.trainings.put(report)
                 yield Preview(report.step, recipe.train_steps, Count(), value=report)
         assert training is not None
-        field, history = training.field, training.history
+        field, history, trained = training.field, training.history, training.seconds
     for event in run_flow(recipe, field):
         if isinstance(event, Flow):
-            yield Result(replace(event, history=history))
+            yield Result(replace(event, history=history, trained=trained))
         elif isinstance(event, Moving):
             yield Preview(event.step, event.steps, event.count, value=event)
         else:

@@ -41,25 +41,37 @@ class Arrows:
 
 @torch.no_grad()
 def asked(
-    field: Field, x: Tensor, t: float, label: int = -1, rule: Guidance | None = None, weak: Field | None = None
+    field: Field,
+    x: Tensor,
+    t: float,
+    label: int = -1,
+    rule: Guidance | None = None,
+    weak: Field | None = None,
+    step: int = 0,
 ) -> Prediction:
-    """What a field says at points x [B, D] and one time: one guided evaluation, as the first one of a run.
+    """What a field says at points x [B, D] and one time: one guided evaluation, with nothing remembered.
 
     Args:
         label: the class c, -1 for none.
         rule: how c and u are combined; None for c alone.
         weak: the field in the place of u, for a rule that wants a weaker one.
+        step: of the run, for a rule whose first steps stand still.
     """
     t = float(field.schedule.clamp(t))
     row = Row(0, (t, 0.0), "ddim", rule or Guidance(), None if label < 0 else label)
     times = torch.full((len(x),), t, dtype=torch.float64)
-    needed = row.guidance.branches(t, 0)
+    needed = row.guidance.branches(t, step)
     if not needed:  # a rule whose first steps stand still
         return Prediction("velocity", torch.zeros_like(x), x, times, field.schedule)
     answers = {b: answers_of([row] * len(x), b, x, times, field, weak) for b in needed}
     if len(answers) == 1:
         return next(iter(answers.values()))
     return guided([row.guidance] * len(x), answers, row.guidance.start(x))[0]
+
+
+def step_at(grid: Sequence[float], t: float) -> int:
+    """The step of a falling time grid [N + 1] that asks at t, or that t lies in: 0 to N - 1."""
+    return min(max(sum(g >= t - 1e-9 for g in grid) - 1, 0), len(grid) - 2)
 
 
 def _points(box: float, size: int, dim: int) -> Tensor:
@@ -75,15 +87,21 @@ def arrows(
     label: int = -1,
     rule: Guidance | None = None,
     weak: Field | None = None,
+    grid: Sequence[float] = (1.0, 0.0),
 ) -> Arrows:
-    """The velocity on a grid over time, exact or learned, guided or not: [T, size, size, 2]."""
+    """The velocity on a grid over time, exact or learned, guided or not: [T, size, size, 2].
+
+    Args:
+        label, rule, weak: as in `asked`.
+        grid: the run's times, for a rule whose first steps stand still.
+    """
     at = torch.as_tensor(times, dtype=torch.float64)
     zooms = zoom(field.schedule, at)
     dim = field.shape[0]
     points = _points(box, size, dim)
     values = torch.stack(
         [
-            asked(field, float(z) * points, float(t), label, rule, weak).velocity
+            asked(field, float(z) * points, float(t), label, rule, weak, step_at(grid, float(t))).velocity
             for t, z in zip(at, zooms, strict=True)
         ]
     )

@@ -14,7 +14,7 @@ from playground.plane.flow import zoom
 from playground.plane.mixtures import ExactField, Mixture, boxed
 from playground.plane.packing import pack
 from playground.plane.recipe import PlaneFlow
-from playground.schedules import Schedule, as_time
+from playground.schedules import Schedule
 
 BOX = 3.2
 """Half the width of the view, in units of the data; times the zoom of its time."""
@@ -159,23 +159,31 @@ def tilted_log_density(mixture: Mixture, label: int, w: float, x: Tensor, alpha=
 
 
 def tilted_density(
-    target: PlaneFlow | Mixture, label: int, w: float, box: float = BOX, size: int = 96, t: float = 0.0
+    target: PlaneFlow | Mixture,
+    label: int,
+    w: float,
+    box: float = BOX,
+    size: int = 96,
+    times: Sequence[float] | Tensor = (0.0,),
 ) -> Density:
-    """p(x) p(c|x)^w on the grid, [1, size, size] (on the line [1, size]), normalised over the box.
+    """p_t(x) p_t(c|x)^w on the grid, [T, size, size] (on the line [T, size]), each normalised over the box.
 
     Args:
-        t: for a recipe, the time at which both factors are taken; 0 is data.
+        times: for a recipe, the times at which both factors are taken; 0 is data, and all that a mixture has.
     """
-    mixture = target.data() if isinstance(target, PlaneFlow) else target
-    a = s = z = None
+    at = torch.as_tensor(times, dtype=torch.float64)
     if isinstance(target, PlaneFlow):
-        path = target.schedule()
+        path, mixture = target.schedule(), target.data()
         if target.source != "gaussian":
             raise RecipeError("The tilted density is shown for a Gaussian source.")
-        a, s, z = float(path.alpha(t)), float(path.sigma(t)), float(zoom(path, as_time(t)))
-    scale = z or 1.0
+        levels = list(zip(path.alpha(at).tolist(), path.sigma(at).tolist(), strict=True))
+        zooms = zoom(path, at)
+    else:
+        mixture, levels, zooms = target, [(1.0, 0.0)] * len(at), torch.ones_like(at)
     points = grid_points(box, size) if mixture.dim == 2 else cells(box, size)[:, None]
-    log = tilted_log_density(mixture, label, w, scale * points, 1.0 if a is None else a, s or 0.0)
-    values = torch.softmax(log, 0) / (2 * box * scale / size) ** mixture.dim
-    shape = (1, size, size) if mixture.dim == 2 else (1, size)
-    return Density(values.reshape(shape).float(), as_time(t).reshape(1), as_time(scale).reshape(1), box, "tilted")
+    frames = []
+    for (a, s), z in zip(levels, zooms.tolist(), strict=True):
+        log = tilted_log_density(mixture, label, w, z * points, a, s)
+        frames.append(torch.softmax(log, 0) / (2 * box * z / size) ** mixture.dim)
+    values = torch.stack(frames).reshape(len(at), *[size] * mixture.dim)
+    return Density(values.float(), at, zooms, box, "tilted")

@@ -25,11 +25,10 @@ from playground.sampling import Evaluated, Finished, Snapshot, Stepped, sample
 from playground.schedules import EDM, Schedule, as_time
 from playground.solvers import InSigma, InTime, Solver, Variable
 
-FRAMES = 64
 SHOWN = 200
 """Particles whose solver states are kept."""
-FRAME_NUMBERS = 480_000
-"""Frames times particles times coordinates at most, so that a flow stays below a megabyte."""
+FRAME_NUMBERS = 1_000_000
+"""Frames times particles times coordinates at most, of two bytes each: 100 frames of 5,000 particles."""
 
 
 SIGHT = 16.0
@@ -92,6 +91,7 @@ class Flow:
         seconds: wall time of the sampling; a learned field's training is not in it.
         field: who answered, for points [B, D].
         history: of a learned field's training, (updates, loss, the exact field's loss) at each report.
+        trained: seconds that this training took, over all its parts.
     """
 
     recipe: PlaneFlow
@@ -105,6 +105,7 @@ class Flow:
     seconds: float
     field: Field
     history: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
+    trained: float = 0.0
 
     @property
     def x(self) -> Tensor:
@@ -215,7 +216,7 @@ def run(
 
     Args:
         field: who answers; by default the exact field.
-        frames: how many frames; by default FRAMES, or fewer where that would be more than FRAME_NUMBERS.
+        frames: how many frames; by default the recipe's, or fewer where that would be more than FRAME_NUMBERS.
         noise: [N, D] of unit variance to start from instead of the source's own; N may be any number.
 
     Yields:
@@ -250,7 +251,7 @@ def run(
             yield Moving(len(states) - 1, recipe.steps, count, states[-1], row.times[event.step + 1])
         since = time.perf_counter()
     assert isinstance(event, Finished)
-    frames = frames or max(16, min(FRAMES, FRAME_NUMBERS // (len(noise) * recipe.dimension)))
+    frames = frames or max(16, min(recipe.frames, FRAME_NUMBERS // (len(noise) * recipe.dimension)))
     times = frame_times(schedule, row.times[0], row.times[-1], frames)
     path = torch.stack(states)
     variable = drawn_in(row.make_solver(schedule), schedule, solver_times)
@@ -285,7 +286,7 @@ def flow(
     if field is None and recipe.field == "learned":
         *_, training = train(recipe)
         field = training.field
-        return replace(flow(recipe, field, frames, noise), history=training.history)
+        return replace(flow(recipe, field, frames, noise), history=training.history, trained=training.seconds)
     *_, event = run(recipe, field, frames, noise)
     assert isinstance(event, Flow)
     return event

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -188,6 +189,7 @@ class Training:
             pairs, which were not trained on.
         field: the field as it is now, with averaged weights.
         state: what going on needs.
+        seconds: of work on these updates and reports, without the time between its parts.
     """
 
     recipe: PlaneFlow
@@ -195,6 +197,7 @@ class Training:
     history: list[tuple[int, float, float]]
     field: MLPField
     state: dict[str, Any]
+    seconds: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -246,9 +249,9 @@ def train(recipe: PlaneFlow, start: Training | None = None) -> Iterator[Training
         network = MLP(mixture.dim, len(classes), recipe.width, recipe.depth)
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, betas=(0.9, 0.99), fused=True)
-    step, history = 0, []
+    step, history, seconds = 0, [], 0.0
     if start is not None:
-        step, history = start.step, list(start.history)
+        step, history, seconds = start.step, list(start.history), start.seconds
         network.load_state_dict(start.state["network"])
         averaged.load_state_dict(start.state["averaged"])
         optimizer.load_state_dict(copy.deepcopy(start.state["optimizer"]))
@@ -257,6 +260,7 @@ def train(recipe: PlaneFlow, start: Training | None = None) -> Iterator[Training
         return MLPField(weights, schedule, recipe.loss, classes, mixture.dim, f"{name}/{at}")
 
     while step < recipe.train_steps:
+        began = time.perf_counter()
         # Drawn by block, so that an update sees the same pairs wherever training was stopped before.
         block = step // EVERY
         pairs = batch(recipe, mixture, schedule, EVERY * recipe.batch, _draws(recipe, f"block {block}"))
@@ -289,7 +293,8 @@ def train(recipe: PlaneFlow, start: Training | None = None) -> Iterator[Training
             "averaged": copy.deepcopy(averaged.state_dict()),
             "optimizer": copy.deepcopy(optimizer.state_dict()),
         }
-        yield Training(recipe, step, list(history), now, state)
+        seconds += time.perf_counter() - began
+        yield Training(recipe, step, list(history), now, state, seconds)
 
 
 class Trainings:

@@ -46,17 +46,6 @@ def _quantiles(values: Tensor, at: Tensor) -> Tensor:
     return torch.lerp(values[:, low], values[:, (low + 1).clamp(max=last)], place - low)
 
 
-def energy_distance(x: Tensor, y: Tensor) -> float:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, 0 if and only if the laws are equal (Székely & Rizzo 2013).
-
-    The unbiased estimate: it may fall below 0 by its sampling error.
-    """
-    x, y = x.double(), y.double()
-    n, m = len(x), len(y)
-    within = torch.cdist(x, x).sum() / (n * (n - 1)) + torch.cdist(y, y).sum() / (m * (m - 1))
-    return float(2 * torch.cdist(x, y).mean() - within)
-
-
 @dataclass(frozen=True)
 class ErrorRow:
     """One point of the charts error against NFE.

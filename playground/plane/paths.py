@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from playground.errors import RecipeError
 from playground.fields import Field, rows
-from playground.plane.flow import SIGHT, between, exact_field, flow, source_noise, zoom
+from playground.guidance import APG, Guidance, ZeroStar
+from playground.plane.arrows import asked, step_at
+from playground.plane.flow import SIGHT, between, exact_field, flow, source_noise, weak_field, zoom
 from playground.plane.packing import pack
 from playground.plane.recipe import PlaneFlow
-from playground.plane.reference import transported
+from playground.plane.reference import Slope, integrate
 from playground.schedules import as_time
-from playground.solvers import InTime
+from playground.solvers import SOLVERS, InTime
 
 
 @dataclass(frozen=True)
@@ -79,28 +82,61 @@ def warped_grid(recipe: PlaneFlow, field: Field | None = None, size: int = 21, r
     return _film(recipe, "grid", result.frames.unflatten(1, shape), result.times)
 
 
+def no_exact_path(recipe: PlaneFlow) -> str:
+    """Why particles follow no curve that could be called exact, in one sentence; "" if they do."""
+    (row,) = recipe.plan(recipe.schedule()).rows
+    rule, solver = row.guidance, SOLVERS[recipe.solver]
+    if solver.stochastic and recipe.eta > 0:
+        return "A solver that draws noise has no single exact curve."
+    if rule.renoises and rule.w != 1:
+        return "This rule changes what a solver does in a step: it has no field, and so no exact curve."
+    if isinstance(rule, APG) and rule.momentum != 0 and rule.w != 1:
+        return "With momentum guidance depends on the steps taken so far: there is no exact curve."
+    return ""
+
+
+@torch.no_grad()
 def exact_paths(
     recipe: PlaneFlow, times: Tensor, count: int = 8, field: Field | None = None, tolerance: float = 1e-6
 ) -> Film:
     """Where the flow itself takes the first `count` particles, without a solver's error: [F, count, D].
 
+    The flow is that of the field which the recipe's particles follow: guided inside the window, if it is guided.
     Dormand-Prince to a tolerance, from the recipe's first time; below t_min (1e-4 at least) a particle goes
     straight to its expected data point.
+
+    Args:
+        field: who answers; by default the exact field.
+
+    Raises:
+        RecipeError: where particles follow no field of (x, t) alone (`no_exact_path`).
+        NonFiniteError: when the tolerance cannot be held.
     """
+    if why := no_exact_path(recipe):
+        raise RecipeError(why)
     field = field or exact_field(recipe)
     path = field.schedule
     (row,) = recipe.plan(path).rows
     last = max(path.t_min, 1e-4 if path.t_min == 0 else 0.0)
     at = as_time(times)
-    stops = [row.times[0], *[t for t in at.tolist() if last < t < row.times[0]], last]
+    rule = row.guidance
+    weak = weak_field(recipe) if rule.weak else None
+    # Where the rule begins or ends to act the velocity jumps: no step of the reference may cross that.
+    jumps = {rule.low, rule.high, *(row.times[1:] if isinstance(rule, ZeroStar) else ())}
+    within = {t for t in (*at.tolist(), *jumps) if last < t < row.times[0]}
+    stops = [row.times[0], *sorted(within, reverse=True), last]
+
+    def slope_between(t: float, s: float) -> Slope:
+        step, inside = step_at(row.times, (t + s) / 2), rule.inside((t + s) / 2)
+        acts = rule if inside else Guidance()
+        acts = replace(acts, low=0.0, high=1.0)
+        return lambda time, y: asked(field, y, time, recipe.label, acts, weak, step).velocity
+
     x = float(path.sigma(stops[0])) * source_noise(recipe, count).double()
     states = [x]
     for t, s in pairwise(stops):
-        x, _ = transported(field, x, t, s, tolerance, recipe.label)
+        x, _ = integrate(slope_between(t, s), x, t, s, tolerance)
         states.append(x)
-    t = torch.full((count,), last, dtype=torch.float64)
-    label = None if recipe.label < 0 else recipe.label
-    with torch.no_grad():
-        states.append(field.predict(x, t, field.encode([label] * count)).x0)
+    states.append(asked(field, x, last, recipe.label, rule, weak, recipe.steps - 1).x0)
     stop_times = torch.tensor([*stops, 0.0], dtype=torch.float64)
     return _film(recipe, "exact", between(InTime(path), stop_times, torch.stack(states), at), at)

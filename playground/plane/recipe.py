@@ -118,6 +118,14 @@ class PlaneFlow(Guided):
         json_schema_extra={"step": 100},
         description="how many dots flow",
     )
+    frames: int = Field(
+        64,
+        title="frames",
+        ge=16,
+        le=100,
+        json_schema_extra={"step": 1},
+        description="pictures of the film that plays; between the solver's states they lie on its straight lines",
+    )
     label: int = Field(
         -1, title="class c", ge=-1, le=7, json_schema_extra={"step": 1}, description="the condition; −1 is none"
     )

@@ -15,12 +15,12 @@ from hashlib import blake2b
 import torch
 
 from playground.fields import Field
-from playground.guidance import RULES, Guidance
+from playground.guidance import RULES
 from playground.plane.arrows import arrows, error_map
 from playground.plane.density import density, marginal, tilted_density
-from playground.plane.flow import Flow, exact_field, flow, frame_times
+from playground.plane.flow import Flow, exact_field, flow, frame_times, weak_field
 from playground.plane.packing import pack
-from playground.plane.paths import conditional_paths, exact_paths, noising_paths, warped_grid
+from playground.plane.paths import conditional_paths, exact_paths, no_exact_path, noising_paths, warped_grid
 from playground.plane.recipe import PARTICLES, PlaneFlow
 from playground.plane.targets import encode_mixture
 from playground.recipes import rule_fields
@@ -30,6 +30,9 @@ WORLD = ("target", "word", "points", "mixture", "bandwidth", "dimension", "sourc
 """The fields of a recipe that decide the density over time."""
 OWN = tuple(f for rule in RULES for f in rule_fields(rule).values() if f in PlaneFlow.model_fields)
 GUIDANCE = ("rule", "w", "low", "high", "blur", *OWN)
+
+TILTING = ("cfg", "apg", "zero_star")
+"""Rules that are said to sample p(x) p(c|x)^w."""
 
 LIVE_PARTICLES, LIVE_FRAMES = 1000, 32
 """At most, while a hand shapes a mixture."""
@@ -56,8 +59,14 @@ def keys(recipe: PlaneFlow) -> dict[str, str]:
     told = dict.fromkeys(("density", "line-0", "line-1"), world)
     told["tilted"] = key(*WORLD, *GUIDANCE)
     if recipe.field == "exact":
-        told["arrows"] = key(*WORLD, *GUIDANCE)
+        told["arrows"] = key(*_followed(recipe))
     return told
+
+
+def _followed(recipe: PlaneFlow) -> tuple[str, ...]:
+    """The fields of a recipe that decide which velocities its particles follow, where the field is exact."""
+    stepwise = ("grid", "steps") if recipe.rule == "zero_star" else ()
+    return (*WORLD, *GUIDANCE, *stepwise)
 
 
 def reasons(recipe: PlaneFlow) -> dict[str, str]:
@@ -67,16 +76,26 @@ def reasons(recipe: PlaneFlow) -> dict[str, str]:
         told["tilted"] = "Choose a class: the tilted density is p(x) p(c|x)^w."
     elif recipe.source != "gaussian":
         told["tilted"] = "The tilted density is shown for a Gaussian source."
+    elif recipe.rule not in TILTING:
+        told["tilted"] = "This rule does not raise p(c|x) to the power w: there is no tilted density to compare."
+    if why := no_exact_path(recipe):
+        told["exact"] = why
     if recipe.field == "exact":
         told["errors"] = "The exact field has no error: train a field."
     return told
 
 
-def rule_of(recipe: PlaneFlow) -> Guidance | None:
-    """The guidance of the recipe's run; None without a class."""
-    if recipe.label < 0:
-        return None
-    return recipe.plan(recipe.schedule()).rows[0].guidance
+def remarks(recipe: PlaneFlow) -> dict[str, str]:
+    """What has to be known about a view of this recipe to read it rightly, in one sentence each."""
+    told = {}
+    (row,) = recipe.plan(recipe.schedule()).rows
+    if row.guidance.w != 1 and row.guidance.renoises:
+        told["arrows"] = "Particles do not follow these arrows exactly: their solver puts the noise of u back."
+    elif row.guidance.w != 1 and getattr(row.guidance, "momentum", 0.0) != 0:
+        told["arrows"] = "The arrows leave the momentum out, which depends on the steps taken so far."
+    elif SOLVERS[recipe.solver].stochastic and recipe.eta > 0:
+        told["arrows"] = "Particles of this solver follow the arrows only on average: it adds noise to them."
+    return told
 
 
 def _some_data(world: PlaneFlow) -> tuple[float, ...]:
@@ -91,8 +110,8 @@ class FlowViews:
     flow                particles and solver states
     density, line-A     closed-form p_t over time, in the plane and of coordinate A alone
     arrows              the velocity on a grid over time, guided as the run was
-    tilted              p(x) p(c|x)^w
-    exact               the converged solution from the first particles' starting points
+    tilted              p_t(x) p_t(c|x)^w over time
+    exact               the converged solution, guided as the run was, from the first particles' starting points
     conditional, conditional_X_Y    paths to one data point; noising: from data to noise; grid: a warped one
     errors              |learned - exact| of the velocity over time
     live:COMPONENTS     the flow of another mixture, for a hand that shapes one: rows as in JSON
@@ -155,7 +174,7 @@ class FlowViews:
             raise KeyError(name)
         if name == "arrows":
             if self.field is None:
-                return self._on_device(lambda: _exact_arrows(reduced(recipe, *WORLD, *GUIDANCE)))
+                return self._on_device(lambda: _exact_arrows(reduced(recipe, *_followed(recipe))))
             field = self.field
             return self._on_device(lambda: _arrows(recipe, field))
         if name == "errors" and self.field is not None:
@@ -178,9 +197,6 @@ class FlowViews:
 
     def _exact(self) -> bytes:
         recipe = self.flow.recipe
-        guided = recipe.label >= 0 and recipe.w != 1
-        if guided or (SOLVERS[recipe.solver].stochastic and recipe.eta > 0):
-            return pack({}, times=[])  # no single curve is the right one
         times = frame_times(recipe.schedule(), float(self.flow.times[0]), float(self.flow.times[-1]), CURVE_TIMES)
         return exact_paths(recipe, times, CURVES, self.field, 1e-4).to_bytes()
 
@@ -203,7 +219,10 @@ def _line(world: PlaneFlow, axis: int) -> bytes:
 
 @lru_cache(maxsize=32)
 def _tilted(world: PlaneFlow) -> bytes:
-    return tilted_density(world, world.label, world.w).to_bytes()
+    # Every cell costs a kernel value per component: fewer of them where there are many.
+    few = len(world.data().weights) > 200
+    times = view_times(world, ARROW_TIMES if few else DENSITY_TIMES)
+    return tilted_density(world, world.label, world.w, size=48 if few else 96, times=times).to_bytes()
 
 
 @lru_cache(maxsize=32)
@@ -223,5 +242,6 @@ def _errors(recipe: PlaneFlow, field: Field) -> bytes:
 
 
 def _arrows(recipe: PlaneFlow, field: Field) -> bytes:
-    times = view_times(recipe, ARROW_TIMES)
-    return arrows(field, times, label=recipe.label, rule=rule_of(recipe)).to_bytes()
+    times, (row,) = view_times(recipe, ARROW_TIMES), recipe.plan(recipe.schedule()).rows
+    weak = weak_field(recipe) if row.guidance.weak else None
+    return arrows(field, times, label=recipe.label, rule=row.guidance, weak=weak, grid=row.times).to_bytes()

@@ -47,14 +47,30 @@ def ring(frames: int = 24, particles: int = 500) -> dict[str, bytes]:
             zoom=zoom,
             solver_times=steps.tolist(),
         ),
-        "density": pack({"density": (255 * density).astype(np.uint8)}, times=times[::4]),
-        "line-0": pack({"line": (255 * line).astype(np.uint8)}, times=times[::4]),
-        "line-1": pack({"line": (255 * line).astype(np.uint8)}, times=times[::4]),
-        "arrows": pack({"arrows": arrows.astype(np.float32)}, times=[1.0, 0.0]),
+        "density": pack({"density": (255 * density).astype(np.uint8)}, times=times[::4], maxima=[0.5] * 6),
+        "tilted": pack({"tilted": (255 * density[-1:]).astype(np.uint8)}, times=[0.0], maxima=[0.25]),
+        "line-0": pack({"line": (255 * line).astype(np.uint8)}, times=times[::4], maxima=[0.4] * 6),
+        "line-1": pack({"line": (255 * line).astype(np.uint8)}, times=times[::4], maxima=[0.4] * 6),
+        "arrows": pack({"arrows": arrows.astype(np.float32)}, times=[1.0, 0.0], zoom=[1.0, 1.0]),
+        "errors": pack({"errors": (255 * density).astype(np.uint8)}, times=times[::4], maximum=0.125),
+        "grid": pack({"grid": path[:, :25].reshape(frames, 5, 5, 2)}, times=times),
         "exact": pack({"exact": path[:, :8]}, times=times),
         "noising": pack({"noising": path[:, :30]}, times=times),
         "conditional": pack({"conditional": path[:, :30]}, times=times, point=[1.8, 0.0]),
     }
+
+
+def on_the_line(frames: int = 24) -> bytes:
+    """Eleven particles that stand still at -2.5, -2, ..., 2.5."""
+    places = np.linspace(-2.5, 2.5, 11, dtype=np.float32)[None, :, None].repeat(frames, 0)
+    times: list[float] = np.linspace(1, 0, frames).tolist()
+    labels = np.zeros(11, dtype=np.int16)
+    return pack(
+        {"frames": places, "states": places[:3], "labels": labels},
+        times=times,
+        zoom=[1.0] * frames,
+        solver_times=[1.0, 0.5, 0.0],
+    )
 
 
 def value(name: str = "ring", **more: Any) -> dict[str, Any]:
@@ -65,12 +81,16 @@ def value(name: str = "ring", **more: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def site(serve: Any) -> Iterator[SimpleNamespace]:
     """A page with the widget. `site.value` is what it shows; `site.fetched` counts requests by name."""
-    site = SimpleNamespace(value=value(), fetched=Counter(), events=[], files=ring())
+    site = SimpleNamespace(value=value(), fetched=Counter(), events=[], files=ring(), refused={})
     web = FastAPI()
 
     @web.get("/arrays/{run}/{name}.bin")
     def arrays(run: str, name: str) -> Response:
         site.fetched[f"{run}/{name}"] += 1
+        if name in site.refused:
+            return Response(site.refused[name], 503)
+        if name == "flow" and run.startswith("line"):
+            return Response(on_the_line(), media_type="application/octet-stream")
         time.sleep(0.5 if run.startswith("slow") else 0)
         return Response(site.files[name], media_type="application/octet-stream")
 
@@ -94,13 +114,15 @@ def open_page(site: SimpleNamespace, browser: Any) -> Iterator[Any]:
     failures: list[str] = []
     site.fetched.clear()
     site.events.clear()
+    site.refused.clear()
 
-    def open_with(shown: dict[str, Any] | None = None, hash_: str = "") -> Page:
+    def open_with(shown: dict[str, Any] | None = None, hash_: str = "", flows: bool = True) -> Page:
         site.value = shown or value()
         page = context.new_page()
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(site.url + hash_)
-        page.wait_for_function("window.__dp?.plane?.particles > 0 && window.__dp.plane.draws > 0")
+        ready = "window.__dp.plane.particles > 0 && " if flows else ""
+        page.wait_for_function(f"window.__dp?.plane && {ready} window.__dp.plane.draws > 0")
         return page
 
     yield open_with
@@ -263,3 +285,198 @@ def test_a_stroke_becomes_points(site: SimpleNamespace, open_page: Any) -> None:
     assert 40 < len(points) < 70
     assert points[:, 0].min() == pytest.approx(-1.6, abs=0.05) and points[:, 0].max() == pytest.approx(1.6, abs=0.1)
     assert np.abs(points[:, 1]).max() < 0.05 and set(points[:, 2]) == {0}
+
+
+def scales(page: Page) -> str:
+    return page.locator("#plane .scales").inner_text()
+
+
+@pytest.mark.browser
+def test_every_map_has_its_scale(open_page: Any) -> None:
+    page = open_page(value(remarks={"arrows": "A remark on the arrows."}))
+    until(lambda: "computed at 6 times, blended between them" in scales(page))
+    # The densities themselves are mixed between two frames, in their own unit, and not their roots.
+    frames = unpack(ring()["density"])[1]["density"].astype(float)
+    place = 0.5 * 23 / 4
+    low, share = int(place), place % 1
+    roots = frames[low : low + 2] / 255
+    mixed = 0.5 * ((1 - share) * roots[0] ** 2 + share * roots[1] ** 2)
+    zero, top = scales(page).splitlines()[:2]
+    assert zero == "0" and float(top) == pytest.approx(mixed.max(), rel=0.01)
+    page.locator("#plane .chips button", has_text="exact density").click()
+    until(lambda: "per unit of area" not in scales(page))
+    for chip, said in (
+        ("contours", "2, 10, 20, 40, 60 and 85 % of its highest value"),
+        ("tilted", "at t = 0 it is the tilted density"),
+        ("field", "A remark on the arrows."),
+        ("error of the field", "0.125"),
+        ("solver steps", "the exact solution from the same starts"),
+    ):
+        page.locator("#plane .chips button", has_text=chip).first.click()
+        until(lambda said=said: said in scales(page))
+
+
+def pixels(page: Page, canvas: str) -> int:
+    """How many pixels of a canvas have been drawn on."""
+    script = """canvas => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        let count = 0;
+        for (let i = 3; i < data.length; i += 4) count += data[i] > 0;
+        return count;
+    }"""
+    return page.locator(f"#plane canvas.{canvas}").evaluate(script)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("layer", "canvas"),
+    [("forward noising", "over"), ("conditional paths", "over"), ("warped grid", "under"), ("field", "under")],
+)
+def test_paths_and_grids_are_drawn_when_they_are_switched_on(open_page: Any, layer: str, canvas: str) -> None:
+    page = open_page(value(show={"id": "bare", "layers": ["particles"], "at": 0.5}))
+    page.wait_for_timeout(200)
+    before = pixels(page, canvas)
+    page.locator("#plane .chips button", has_text=layer).first.click()
+    until(lambda: pixels(page, canvas) > before + 500)
+    page.locator("#plane .chips button", has_text=layer).first.click()
+    until(lambda: pixels(page, canvas) == before)
+
+
+@pytest.mark.browser
+def test_the_exact_curves_lie_under_the_solvers_steps(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page(value(show={"id": "bare", "layers": ["solver"], "at": 1.0}))
+    until(lambda: site.fetched["ring/exact"] == 1)
+    until(lambda: "exact solution" in scales(page))
+    # Where there is none the reason is said, and nobody is asked for it.
+    show = {"id": "bare", "layers": ["solver"], "at": 1.0}
+    site.value = value("other", reasons={"exact": "There is no single exact curve."}, show=show)
+    page.locator("#update").click()
+    until(lambda: "There is no single exact curve." in scales(page))
+    assert site.fetched["other/exact"] == 0
+
+
+@pytest.mark.browser
+def test_a_layer_that_is_refused_says_why_and_can_be_asked_for_again(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page()
+    site.refused["arrows"] = "Too many pictures are waiting."
+    chip = page.locator("#plane .chips button", has_text="field").first
+    chip.click()
+    until(lambda: "field: Too many pictures are waiting." in scales(page))
+    expect(chip).to_have_attribute("title", "Too many pictures are waiting.")
+    site.refused.clear()
+    chip.click()
+    until(lambda: "Too many" not in scales(page))
+    chip.click()
+    until(lambda: "arrows are" in scales(page))
+    assert site.fetched["ring/arrows"] == 2
+
+
+@pytest.mark.browser
+def test_a_mouse_over_a_particle_shows_its_way(open_page: Any) -> None:
+    page = open_page(value(show={"id": "bare", "layers": ["particles"], "at": 1.0}))
+    page.wait_for_timeout(200)
+    board = page.locator("#plane canvas.over")
+    board.scroll_into_view_if_needed()
+    box, before = board.bounding_box(), pixels(page, "over")
+    x = box["x"] + (1.8 / 3.2 + 1) / 2 * box["width"]  # all particles end on a circle of this radius
+    page.mouse.move(x, box["y"] + box["height"] / 2)
+    until(lambda: pixels(page, "over") > before + 100)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    until(lambda: pixels(page, "over") == before)
+
+
+@pytest.mark.browser
+def test_a_film_stops_at_its_end_or_starts_again(open_page: Any) -> None:
+    page = open_page(value(show={"id": "late", "layers": ["particles"], "at": 0.9}))
+    play, slider = page.locator("#plane .play"), page.locator("#plane .bar input")
+    play.click()
+    expect(play).to_have_attribute("aria-label", "Play", timeout=15_000)
+    assert float(slider.input_value()) == 1
+    page.locator("#plane .loop").click()
+    play.click()  # from the start again
+    slider.evaluate("s => { s.value = 0.97; s.dispatchEvent(new Event('input', { bubbles: true })); }")
+    play.click()
+    until(lambda: 0.01 < float(slider.input_value()) < 0.5)
+    expect(play).to_have_attribute("aria-label", "Pause")
+
+
+@pytest.mark.browser
+def test_an_empty_plane_can_be_drawn_on_and_stays_until_the_flow_comes(
+    site: SimpleNamespace, open_page: Any
+) -> None:
+    page = open_page({"edit": "draw", "components": [], "keys": {}}, flows=False)
+    expect(page.locator("#plane .hint")).to_be_visible()
+    expect(page.locator("#plane .bar")).to_be_hidden()
+    box = page.locator("#plane canvas.over").bounding_box()
+    for n in (1, 2):
+        page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * n * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * n * box["height"], steps=5)
+        page.mouse.up()
+        until(lambda n=n: len(site.events) == n)
+    expect(page.locator("#plane .hint")).to_be_hidden()
+    first, second = (event["points"] for event in site.events)
+    assert second[: len(first)] == first and len(second) > len(first)
+    # A flow of the first stroke alone must not take the second away.
+    site.value = value(edit="draw", components=first)
+    page.locator("#update").click()
+    page.wait_for_function("window.__dp.plane.particles > 0")
+    expect(page.locator("#plane .editor")).to_contain_text(f"{len(second)} points")
+    expect(page.locator("#plane .bar")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    until(lambda: site.events[-1]["points"] == [])
+    site.value = {"edit": "draw", "components": [], "keys": {}}
+    page.locator("#update").click()
+    expect(page.locator("#plane .hint")).to_be_visible()
+    assert pixels(page, "dots") == 0
+
+
+@pytest.mark.browser
+def test_on_the_line_a_click_asks_and_a_drag_scrubs(site: SimpleNamespace, open_page: Any) -> None:
+    show = {"id": "line", "layers": ["trajectories"], "at": 0.5}
+    page = open_page(value("line", dimension=1, show=show))
+    strip = page.locator("#plane .strip")
+    strip.scroll_into_view_if_needed()
+    box = strip.bounding_box()
+    x, y = box["x"] + 0.25 * box["width"], box["y"] + (1 - 1.5 / 3.2) / 2 * box["height"]
+    page.mouse.click(x, y)
+    until(lambda: len(site.events) == 1)
+    assert site.events[0]["x"] == pytest.approx(1.5, abs=0.03) and site.events[0]["y"] == 0
+    assert site.events[0]["t"] == pytest.approx(0.75, abs=0.01)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.5 * box["width"], y, steps=4)
+    page.mouse.up()
+    expect(page.locator("#plane .time")).to_contain_text("t = 0.25")
+    assert len(site.events) == 1
+    # The curve under the mouse is drawn through the whole of time.
+    page.mouse.move(x, box["y"] + (1 - 1.75 / 3.2) / 2 * box["height"])
+    page.wait_for_timeout(300)
+    before = pixels(page, "cursor")
+    page.mouse.move(x, box["y"] + (1 - 2.0 / 3.2) / 2 * box["height"])
+    until(lambda: pixels(page, "cursor") > before + 200)
+    page.mouse.move(x, box["y"] + (1 - 1.75 / 3.2) / 2 * box["height"])
+    until(lambda: pixels(page, "cursor") == before)
+    strip.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    until(lambda: len(site.events) == 2)
+    assert site.events[1]["x"] == pytest.approx(1.6, abs=0.03)
+
+
+@pytest.mark.browser
+def test_the_line_has_its_trajectories_its_density_and_its_tilt(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page(value("line", dimension=1, show={"id": "line", "layers": [], "at": 0.5}))
+    page.wait_for_timeout(200)
+    before = pixels(page, "paths")
+    expect(page.locator("#plane canvas.ground")).to_be_hidden()
+    page.locator("#plane .chips button", has_text="trajectories").click()
+    until(lambda: pixels(page, "paths") > before + 200)
+    page.locator("#plane .chips button", has_text="exact density").click()
+    expect(page.locator("#plane canvas.ground")).to_be_visible()
+    site.files["tilted"] = pack(
+        {"tilted": np.linspace(0, 255, 48)[None].astype(np.uint8)}, times=[0.0], maxima=[0.25]
+    )
+    drawn = pixels(page, "paths")
+    page.locator("#plane .chips button", has_text="tilted density").click()
+    until(lambda: pixels(page, "paths") > drawn + 200)

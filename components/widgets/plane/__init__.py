@@ -5,17 +5,18 @@ from components.widgets.base import Widget
 
 class Plane(Widget):
     """`{"url": str, "keys": {layer: str}, "reasons": {layer: str}, "dimension": 1 | 2, "classes": [str],
-    "solver": str, "learned": bool, "live": bool, "caption": str, "show": {"id": str, "layers": [str],
-    "at": float}, "edit": null | "draw" | "mixture", "components": [[x, y, scale x, scale y, angle, weight,
-    label]]}`.
+    "learned": bool, "live": bool, "remarks": {layer: str}, "show": {"id": str, "layers": [str], "at": float},
+    "edit": null | "draw" | "mixture", "components": [[x, y, scale x, scale y, angle, weight, label]]}`.
 
     `url + layer + ".bin"` is a buffer made by `playground.plane.packing`; one is fetched when its layer is on
     show and its key has changed since, so that playing and scrubbing ask the server for nothing. A layer with a
-    reason is greyed out, and the reason is what its chip says. `show` is applied when its id is new.
+    reason is greyed out, and the reason is what its chip says; one that the server refuses says its sentence
+    below, where the scales of the maps on show stand with their remarks. `show` is applied when its id is new.
+    Without a url and with "edit": "draw" the plane is empty and can be drawn on.
 
     Layers: flow (the particles, trajectories and solver states), density, arrows, noising, conditional, grid,
-    tilted, errors, line-0 and line-1 (the coordinate against time). Time runs over the flow's frames evenly; at
-    sigma > 1 the view is zoomed out by sigma.
+    tilted, errors, exact (curves under the solver's steps), line-0 and line-1 (the coordinate against time). Time
+    runs over the flow's frames evenly; at sigma > 1 the view is zoomed out by sigma.
 
     Events: `point` `{"x", "y"}`, a point that was clicked; `drawn` `{"points": [[x, y, label]]}`;
     `shaped` `{"components": [...]}`, when a component has been shaped. While one is dragged, flows of it are

@@ -11,6 +11,8 @@ function unpack(buffer) {
   return { ...header, ...arrays };
 }
 
+const GONE = 'This is no longer kept: move a slider to run the flow again.';
+
 /**
  * A buffer that is fetched when it is wanted and kept until another is. While one is on its way the newest
  * request waits for its turn; `then` runs when new data has come. What is on show stays until then.
@@ -18,7 +20,7 @@ function unpack(buffer) {
 function bufferSlot(then) {
   let wanted = { key: null };
   let busy = false;
-  const slot = { data: null, key: null, failed: false };
+  const slot = { data: null, key: null, failed: '' }; // failed: why, in one sentence
 
   async function pump() {
     if (busy || wanted.key === null || wanted.key === slot.key) return;
@@ -27,15 +29,19 @@ function bufferSlot(then) {
     counters.loads += 1;
     try {
       const answer = await fetch(url);
-      if (!answer.ok) throw new Error(String(answer.status));
-      slot.data = unpack(await answer.arrayBuffer());
-      slot.failed = false;
+      const come = answer.ok ? unpack(await answer.arrayBuffer()) : await answer.text();
+      if (wanted.key !== null) { // not dropped meanwhile
+        if (answer.ok) slot.data = come;
+        slot.failed = answer.ok ? '' : answer.status === 503 ? come : GONE;
+      }
     } catch {
-      slot.failed = true;
+      slot.failed = 'The server did not answer.';
     }
-    slot.key = key; // also when it failed: asking again and again helps nobody
     busy = false;
-    then();
+    if (wanted.key !== null) {
+      slot.key = key; // also when it failed: asking again and again helps nobody
+      then();
+    }
     pump();
   }
 
@@ -47,6 +53,13 @@ function bufferSlot(then) {
   slot.drop = () => {
     wanted = { key: null };
     slot.key = slot.data = null;
+    slot.failed = '';
+  };
+  /** What failed is asked for once more when it is wanted again. */
+  slot.again = () => {
+    if (!slot.failed) return;
+    wanted = { key: null };
+    slot.key = null;
   };
   return slot;
 }

@@ -66,6 +66,37 @@ function framesAt({ data, shape: [, height, width] }, [k, f]) {
   return field;
 }
 
+/**
+ * Densities [T, H, W] at a time in between. They travel as 255 sqrt(density / maximum) by frame; the densities
+ * themselves are mixed, as they are seen in the zoomed view. Gives { field, top }: H * W numbers on that scale again,
+ * and the density that 255 stands for.
+ */
+function densityAt({ data, shape: [, height, width] }, { maxima, zoom }, [k, f], dim = 2) {
+  const size = height * width;
+  const next = Math.min(k + 1, maxima.length - 1);
+  const seen = frame => maxima[frame] * (zoom?.[frame] ?? 1) ** dim;
+  const [p, q] = [(1 - f) * seen(k) / 65025, f * seen(next) / 65025];
+  const field = new Float32Array(size);
+  let top = 1e-30;
+  for (let i = 0; i < size; i += 1) {
+    field[i] = p * data[k * size + i] ** 2 + q * data[next * size + i] ** 2;
+    if (field[i] > top) top = field[i];
+  }
+  for (let i = 0; i < size; i += 1) field[i] = 255 * Math.sqrt(field[i] / top);
+  return { field, top: top / mix(zoom?.[k] ?? 1, zoom?.[next] ?? 1, f) ** dim };
+}
+
+/** Round numbers for an axis from -limit to limit, three to six on each side of 0 or fewer. */
+function ticksTo(limit) {
+  const rough = limit / 3;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find(m => m * unit >= rough * 0.9);
+  const count = Math.floor(limit / step);
+  return Array.from({ length: 2 * count + 1 }, (_, i) => Number(((i - count) * step).toPrecision(6)));
+}
+
+const signed = number => String(number).replace('-', '−');
+
 /** A field of numbers in 0..255 as opacity of one colour; row 0 is at the bottom. */
 function paintHeat(canvas, field, width, height, [r, g, b], strongest) {
   canvas.width = width;

@@ -91,6 +91,12 @@ const editing = (() => {
     return false;
   }
 
+  /** Whether points that a flow brings are those from before the last strokes: the others are on their way. */
+  function earlier(given) {
+    if (given.length === 0 || given.length >= points.length) return false;
+    return given.every((p, i) => p.every((v, k) => v === round(points[i][k])));
+  }
+
   function add() {
     components.push([0, 0, 0.4, 0.4, 0, 1, 0]);
     chosen = components.length - 1;
@@ -138,6 +144,7 @@ const editing = (() => {
 
   return {
     get active() { return mode !== null; },
+    get empty() { return points.length + stroke.length === 0; },
 
     load(what, given) {
       const changed = what !== mode;
@@ -150,7 +157,7 @@ const editing = (() => {
         if (chosen >= components.length) chosen = -1;
       }
       const before = points.length;
-      if (mode === 'draw' && stroke.length === 0) points = given.map(p => [...p]);
+      if (mode === 'draw' && stroke.length === 0 && (changed || !earlier(given))) points = given.map(p => [...p]);
       if (changed || points.length !== before) tools();
     },
 

@@ -2,8 +2,14 @@ const PLAY_SECONDS = 4; // from noise to data
 const HOLD_SECONDS = 0.8; // at the end, before a loop starts again
 const TRAILS = 140; // particles whose trajectories are drawn in the plane ...
 const CURVES = 48; // ... and against time
-const POLYGONS = 10; // particles whose solver steps are joined against time
-const LEVELS = [36, 76, 116, 156, 196, 236]; // of 255; the density is stored by its square root
+const POLYGONS = 16; // particles whose solver steps are joined, over the exact curves of the same particles
+const SHARES = [0.02, 0.1, 0.2, 0.4, 0.6, 0.85]; // of the highest density: where its contours are drawn
+const LEVELS = SHARES.map(share => 255 * Math.sqrt(share)); // it is stored by its square root
+const ON_THE_LINE = ['particles', 'trajectories', 'solver', 'density', 'tilted'];
+const STILL = 4; // pixels that a pointer may move in a click
+
+/** A plane on which nothing flows yet, to draw on. */
+const BLANK = { frames: { data: new Int16Array(0), shape: [1, 0, 2], scale: 1 }, times: [0], zoom: [1], solver_times: [] };
 
 const LAYERS = [
   { name: 'particles', title: 'particles', buffer: 'flow', colour: 'data' },
@@ -93,6 +99,7 @@ function readPalette() {
   const read = name => bytes(style.getPropertyValue('--' + name).trim() || '#7f858e');
   palette = Object.fromEntries(CLASS_COLOURS.map(name => [name, read(name)]));
   palette.text = bytes(style.color);
+  palette.ground = bytes(getComputedStyle(find('.board')).backgroundColor);
   stale = { board: true, strip: true, cursor: true };
 }
 
@@ -112,10 +119,12 @@ function dotColours() {
 
 // --- drawing the plane -------------------------------------------------------------------------------------
 
-/** The data of a layer that is shown, or null: what has become impossible is not drawn as it was before. */
-function layer(name) {
-  return shown.has(name) && !value.reasons?.[name] ? slots[name].data : null;
+/** The data of a layer that is shown, or null: what has become impossible or failed is not drawn as it was before. */
+function layer(name, buffer = name) {
+  return value.url && shown.has(name) && !value.reasons?.[name] && !slots[buffer].failed ? slots[buffer].data : null;
 }
+
+let seen = {}; // what the maps on show were drawn with, for their scales
 
 function drawHeat() {
   const { heat } = canvases;
@@ -125,14 +134,17 @@ function drawHeat() {
   heat.hidden = !source;
   if (!source) return;
   const frames = errors ? errors.errors : density.density;
-  const field = framesAt(frames, bracket(source.times, timeAt()));
+  const at = bracket(source.times, timeAt());
+  const mixed = errors ? { field: framesAt(frames, at), top: errors.maximum } : densityAt(frames, density, at);
+  seen[errors ? 'errors' : 'density'] = mixed.top;
   const colour = errors ? palette.learned : palette.exact;
-  paintHeat(heat, field, frames.shape[2], frames.shape[1], colour, darkPalette ? 0.75 : 0.7);
+  paintHeat(heat, mixed.field, frames.shape[2], frames.shape[1], colour, darkPalette ? 0.75 : 0.7);
 }
 
-function drawContours(buffer, frames, colour, times) {
+function drawContours(name, buffer, frames, colour) {
   const [, height, width] = frames.shape;
-  const field = framesAt(frames, times ? bracket(times, timeAt()) : [0, 0]);
+  const { field, top } = densityAt(frames, buffer, bracket(buffer.times, timeAt()));
+  seen[name] = top;
   const size = canvases.over.width;
   const place = (i, j) => [(i + 0.5) / width * size, (1 - (j + 0.5) / height) * size];
   under.strokeStyle = faded(colour, 0.8);
@@ -140,7 +152,7 @@ function drawContours(buffer, frames, colour, times) {
   for (const level of LEVELS) contour(under, field, width, height, level, place);
 }
 
-function drawArrows({ arrows, times }) {
+function drawArrows({ arrows, times, zoom }) {
   const [, grid] = arrows.shape;
   const [k, f] = bracket(times, timeAt());
   const block = grid * grid * 2;
@@ -153,6 +165,7 @@ function drawArrows({ arrows, times }) {
   for (let i = 0; i < block; i += 1) vectors[i] = -mix(arrows.data[a + i], arrows.data[b + i], f);
   const lengths = Array.from({ length: grid * grid }, (_, i) => Math.hypot(vectors[2 * i], vectors[2 * i + 1]));
   const typical = lengths.toSorted((p, q) => p - q)[Math.floor(0.9 * lengths.length)] || 1;
+  seen.arrows = typical * arrows.scale * along(zoom ?? [1, 1], [k, f]);
   under.strokeStyle = faded(colourOf('field'), 0.75);
   under.lineWidth = 1.2 * ratio;
   under.beginPath();
@@ -250,6 +263,12 @@ function drawDots() {
   dots.show();
 }
 
+/** The exact solution from where the particles start, as tracks, or null: there may be none. */
+function exactCurves() {
+  const { data, failed } = slots.exact;
+  return data && !failed && !value.reasons?.exact ? { frames: data.exact, times: data.times } : null;
+}
+
 /** The states that the solver really visited, joined for each particle. */
 function drawStates(context, most) {
   const { states } = flow;
@@ -288,15 +307,55 @@ function drawCross(x, y) {
   over.stroke();
 }
 
+/** Text that can be read on whatever has been drawn. */
+function write(context, text, x, y) {
+  context.lineWidth = 3 * ratio;
+  context.strokeStyle = faded(palette.ground, 0.75);
+  context.strokeText(text, x, y);
+  context.fillText(text, x, y);
+}
+
+/** Numbers along the lower and the left edge, in units of the data. */
+function drawAxes(context) {
+  const { width, height } = canvases.over;
+  const zoom = zoomAt();
+  context.font = 11 * ratio + 'px system-ui, sans-serif';
+  context.fillStyle = context.strokeStyle = faded(palette.text, 0.8);
+  context.lineWidth = ratio;
+  context.beginPath();
+  const ticks = ticksTo(half() * zoom);
+  for (const at of ticks.map(tick => tick / zoom)) {
+    context.moveTo(pixelX(at), height);
+    context.lineTo(pixelX(at), height - 5 * ratio);
+    context.moveTo(0, pixelY(at));
+    context.lineTo(5 * ratio, pixelY(at));
+  }
+  context.stroke();
+  for (const tick of ticks) {
+    const [x, y] = [pixelX(tick / zoom), pixelY(tick / zoom)];
+    context.textAlign = 'center';
+    context.textBaseline = 'alphabetic';
+    if (x > 40 * ratio) write(context, signed(tick), x, height - 7 * ratio);
+    context.textAlign = 'left';
+    context.textBaseline = 'middle';
+    if (y < height - 22 * ratio) write(context, signed(tick), 8 * ratio, y);
+  }
+  write(context, 'y', 24 * ratio, 12 * ratio);
+  context.textAlign = 'right';
+  write(context, 'x', width - 5 * ratio, height - 22 * ratio);
+}
+
 function drawBoard() {
   const { width, height } = canvases.over;
+  seen = {};
+  find('.hint').hidden = flow !== BLANK || !editing.empty;
   under.clearRect(0, 0, width, height);
   over.clearRect(0, 0, width, height);
   drawHeat();
-  const density = slots.density.data;
-  if (shown.has('contours') && density) drawContours(density, density.density, palette.exact, density.times);
+  const density = layer('contours', 'density');
+  if (density) drawContours('contours', density, density.density, palette.exact);
   const tilted = layer('tilted');
-  if (tilted) drawContours(tilted, tilted.tilted, palette.guided, null);
+  if (tilted) drawContours('tilted', tilted, tilted.tilted, palette.guided);
   if (layer('grid')) drawGrid(layer('grid'));
   if (layer('arrows')) drawArrows(layer('arrows'));
   if (shown.has('trajectories')) {
@@ -310,7 +369,11 @@ function drawBoard() {
     drawPaths(over, { frames: data[name], times: data.times }, data[name].shape[1], colour, 0.55, true);
     if (data.point) drawCross(...data.point);
   }
-  if (shown.has('solver') && flow.states) drawStates(over, 24);
+  if (shown.has('solver') && flow.states) {
+    const exact = exactCurves();
+    if (exact) drawPaths(over, exact, POLYGONS, palette.text, 0.6, false);
+    drawStates(over, POLYGONS);
+  }
   if (hovered >= 0) {
     over.setLineDash([3 * ratio, 3 * ratio]);
     over.strokeStyle = faded(palette.text, 0.6);
@@ -327,6 +390,7 @@ function drawBoard() {
   }
   if (aim && !editing.active) drawCross(aim.x, aim.y);
   editing.draw(over);
+  drawAxes(over);
 }
 
 // --- drawing value against time ----------------------------------------------------------------------------
@@ -352,28 +416,56 @@ function curve(context, { frames, times }, i) {
 }
 
 function drawGround() {
-  const line = slots['line-' + axis].data;
+  const { data: line, failed } = slots['line-' + axis];
   const ground = find('canvas.ground');
-  ground.hidden = !line;
-  if (!line) return;
+  ground.hidden = !line || failed || (dimension() === 1 && !shown.has('density'));
+  if (ground.hidden) return;
   const [, size] = line.line.shape;
   const columns = 2 * frameCount();
   const turned = new Float32Array(size * columns);
   const rows = { data: line.line.data, shape: [line.line.shape[0], 1, size], scale: 1 };
   for (let c = 0; c < columns; c += 1) {
-    const field = framesAt(rows, bracket(line.times, timeAt((c + 0.5) / columns)));
+    const { field } = densityAt(rows, line, bracket(line.times, timeAt((c + 0.5) / columns)), 1);
     for (let i = 0; i < size; i += 1) turned[i * columns + c] = field[i];
   }
   paintHeat(ground, turned, columns, size, palette.exact, darkPalette ? 0.75 : 0.7);
+}
+
+/** On the line, the tilted density over time as contours: at each time shares of its highest value then. */
+function drawTilt(context) {
+  const tilted = layer('tilted');
+  if (!tilted || dimension() === 2) return;
+  const { width, height } = context.canvas;
+  const [, size] = tilted.tilted.shape;
+  const columns = frameCount();
+  const rows = { data: tilted.tilted.data, shape: [tilted.tilted.shape[0], 1, size] };
+  const turned = new Float32Array(size * columns);
+  for (let c = 0; c < columns; c += 1) {
+    const { field } = densityAt(rows, tilted, bracket(tilted.times, timeAt(c / (columns - 1))), 1);
+    for (let i = 0; i < size; i += 1) turned[i * columns + c] = field[i];
+  }
+  const place = (i, j) => [i / (columns - 1) * width, (1 - (j + 0.5) / size) * height];
+  context.strokeStyle = faded(palette.guided, 0.85);
+  context.lineWidth = 1.2 * ratio;
+  for (const level of LEVELS) contour(context, turned, columns, size, level, place);
+}
+
+function drawStripAxis(context) {
+  const { height } = context.canvas;
+  context.font = 11 * ratio + 'px system-ui, sans-serif';
+  context.fillStyle = faded(palette.text, 0.75);
+  context.textBaseline = 'middle';
+  for (const tick of ticksTo(half())) write(context, signed(tick), 4 * ratio, stripY(tick, height));
 }
 
 function drawStrip() {
   drawGround();
   const context = stripContext('paths');
   const { width, height } = context.canvas;
+  drawTilt(context);
   const labels = flow.labels?.data;
   const colours = CLASS_COLOURS.map(name => palette[name]);
-  if (shown.has('trajectories') || dimension() === 1) {
+  if (shown.has('trajectories')) {
     for (let i = 0; i < Math.min(CURVES, flow.frames.shape[1]); i += 1) {
       const colour = classes().length > 1 && labels ? colours[labels[i] % colours.length] : palette.data;
       context.strokeStyle = faded(blend(colour, palette.text, 0.2), 0.55);
@@ -384,12 +476,12 @@ function drawStrip() {
     }
   }
   if (shown.has('solver') && flow.states) {
-    const { exact, times } = slots.exact.data ?? {};
+    const exact = exactCurves();
     if (exact) {
       context.strokeStyle = faded(palette.text, 0.8);
       context.lineWidth = 1.4 * ratio;
       context.beginPath();
-      for (let i = 0; i < Math.min(POLYGONS, exact.shape[1]); i += 1) curve(context, { frames: exact, times }, i);
+      for (let i = 0; i < Math.min(POLYGONS, exact.frames.shape[1]); i += 1) curve(context, exact, i);
       context.stroke();
     }
     const colour = colourOf('solver');
@@ -407,6 +499,9 @@ function drawStrip() {
       context.fill();
     }
   }
+  drawStripAxis(context);
+  // Where x_t grows with its noise the strip follows it, as the plane does.
+  find('.against .what').textContent = 'value against time' + (flow.zoom[0] > 1.005 ? ', divided by √(1 + σ²)' : '');
   const ticks = [0, 0.25, 0.5, 0.75, 1].map(at => {
     const t = timeAt(at);
     const node = make('span', {}, (at === 0 ? 't = ' : '') + (t < 0.1 && t > 0.0005 ? t.toPrecision(2) : t.toFixed(2)));
@@ -433,7 +528,8 @@ function drawCursor() {
   const labels = flow.labels?.data;
   const several = classes().length > 1 && labels;
   const colours = dotColours();
-  const count = Math.min(dimension() === 1 ? 400 : 2 * CURVES, flow.frames.shape[1]);
+  const most = dimension() === 2 ? 2 * CURVES : shown.has('particles') ? 400 : 0;
+  const count = Math.min(most, flow.frames.shape[1]);
   for (let i = 0; i < count; i += 1) {
     const v = mix(coordinate(flow.frames, k, i, axis), coordinate(flow.frames, next, i, axis), f);
     context.fillStyle = faded(colours[several ? labels[i] % colours.length : 0], 0.85);
@@ -446,6 +542,13 @@ function drawCursor() {
     context.lineWidth = 2 * ratio;
     context.beginPath();
     curve(context, flow, hovered);
+    context.stroke();
+  }
+  if (aim && dimension() === 1) {
+    const [px, py] = [aim.at * width, stripY(aim.x / zoomAt(aim.at), height)];
+    context.strokeStyle = faded(palette.text, 1);
+    context.beginPath();
+    context.arc(px, py, 6 * ratio, 0, 7);
     context.stroke();
   }
 }
@@ -507,6 +610,7 @@ function tick(now) {
   if (stale.board && dimension() === 2) drawBoard();
   if (stale.strip) drawStrip();
   if (stale.cursor || stale.strip) drawCursor();
+  tellScales();
   stale = { board: false, strip: false, cursor: false };
   counters.draws += 1;
   counters.milliseconds = performance.now() - began;
@@ -548,7 +652,7 @@ function hover(index) {
 
 function ask(point) {
   aim = point;
-  stale.board = true;
+  stale.board = stale.cursor = true;
   if (shown.has('conditional')) wantConditional();
   trigger('point', { x: point.x, y: point.y, t: timeAt() });
 }
@@ -581,14 +685,58 @@ canvases.over.addEventListener('keydown', event => {
   }
 });
 
+/** Where an event happened on the strip: the place in time, and the value there in units of the data. */
+function stripPointed(event) {
+  const box = strip.getBoundingClientRect();
+  const at = Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
+  return { at, x: (1 - (event.clientY - box.top) / box.height * 2) * half() * zoomAt(at) };
+}
+
+/** The particle whose curve passes nearest to a place on the strip; -1 when none is near. */
+function nearestCurve({ at, x }) {
+  const [k, f] = frameNow(at);
+  const next = Math.min(k + 1, frameCount() - 1);
+  const value = x / zoomAt(at);
+  let best = -1;
+  let least = half() * 0.04;
+  for (let i = 0; i < flow.frames.shape[1]; i += 1) {
+    const gap = Math.abs(mix(coordinate(flow.frames, k, i, axis), coordinate(flow.frames, next, i, axis), f) - value);
+    if (gap < least) [best, least] = [i, gap];
+  }
+  return best;
+}
+
+let pressed = null; // where the pointer went down on the strip, until it has moved: then it scrubs
+
 function scrub(event) {
   if (!flow || !(event.buttons & 1)) return;
-  const box = strip.getBoundingClientRect();
+  if (pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > STILL) pressed = null;
   setPlaying(false);
-  seek((event.clientX - box.left) / box.width);
+  seek(stripPointed(event).at);
 }
-strip.addEventListener('pointerdown', event => { strip.setPointerCapture(event.pointerId); scrub(event); });
-strip.addEventListener('pointermove', scrub);
+strip.addEventListener('pointerdown', event => {
+  strip.setPointerCapture(event.pointerId);
+  pressed = { x: event.clientX, y: event.clientY };
+  scrub(event);
+});
+strip.addEventListener('pointermove', event => {
+  if (flow && event.pointerType === 'mouse' && !event.buttons) hover(nearestCurve(stripPointed(event)));
+  else scrub(event);
+});
+strip.addEventListener('pointerup', event => {
+  if (flow && pressed && dimension() === 1) ask({ ...stripPointed(event), y: 0 });
+  pressed = null;
+});
+strip.addEventListener('pointerleave', () => hover(-1));
+strip.addEventListener('keydown', event => {
+  if (!flow || dimension() === 2) return;
+  const by = { ArrowUp: 0.1, ArrowDown: -0.1 }[event.key];
+  if (by) aim = { x: (aim?.x ?? 0) + by * zoomAt(), y: 0, at: position };
+  else if (event.key === 'Enter') ask({ x: aim?.x ?? 0, y: 0, at: position });
+  else return;
+  stale.cursor = true;
+  event.preventDefault();
+});
 slider.addEventListener('input', () => {
   if (playing) setPlaying(false);
   seek(Number(slider.value));
@@ -621,6 +769,7 @@ const chips = Object.fromEntries(LAYERS.map(({ name, title }) => {
 find('.chips').append(...Object.values(chips));
 
 function toggle(name, on) {
+  if (on) slots[LAYERS.find(l => l.name === name).buffer].again();
   if (on) shown.add(name);
   else shown.delete(name);
   want();
@@ -632,13 +781,15 @@ function toggle(name, on) {
 function tellChips() {
   for (const { name, title, buffer, colour } of LAYERS) {
     const reason = value.reasons?.[name] ?? '';
+    const why = reason || slots[buffer].failed;
     const chip = chips[name];
     chip.disabled = reason !== '';
-    chip.title = reason || (slots[buffer].failed ? 'not available' : '');
-    chip.setAttribute('aria-label', reason ? title + ': ' + reason : title);
+    chip.title = why;
+    chip.classList.toggle('failed', why !== '' && reason === '');
+    chip.setAttribute('aria-label', why ? title + ': ' + why : title);
     chip.setAttribute('aria-pressed', String(shown.has(name) && !reason));
     if (darkPalette !== null) chip.style.setProperty('--chip', faded(colourOf(colour), 1));
-    chip.hidden = dimension() === 1 && !['trajectories', 'solver'].includes(name);
+    chip.hidden = dimension() === 1 && !ON_THE_LINE.includes(name);
   }
 }
 
@@ -647,9 +798,10 @@ function want() {
   if (!value.url) return;
   const wanted = new Set(['flow', 'line-' + axis]);
   for (const { name, buffer } of LAYERS) {
-    if (shown.has(name) && !value.reasons?.[name] && dimension() === 2) wanted.add(buffer);
+    const there = dimension() === 2 || (ON_THE_LINE.includes(name) && buffer !== 'density');
+    if (shown.has(name) && !value.reasons?.[name] && there) wanted.add(buffer);
   }
-  if (shown.has('solver')) wanted.add('exact');
+  if (shown.has('solver') && !value.reasons?.exact) wanted.add('exact');
   for (const name of wanted) {
     if (name === 'conditional') wantConditional();
     else slots[name].want(value.keys?.[name] ?? value.url, value.url + name + '.bin');
@@ -670,18 +822,87 @@ function liveFlow(components) {
 }
 
 function arrived(name) {
-  if (name === 'flow' && slots.flow.data) {
+  tellChips();
+  if (name === 'flow' && slots.flow.data && !slots.flow.failed) {
     flow = slots.flow.data;
     hovered = -1;
     find('.empty').hidden = true;
     find('.main').hidden = dimension() === 1;
-    for (const part of ['.bar', '.ends', '.against']) find(part).hidden = false;
+    for (const part of ['.bar', '.ends', '.against', '.chips']) find(part).hidden = false;
     counters.particles = flow.frames.shape[1];
     counters.frames = frameCount();
     counters.flows = (counters.flows ?? 0) + 1;
     fit();
   }
   stale = { board: true, strip: true, cursor: true };
+}
+
+const inWords = numbers => numbers.slice(0, -1).join(', ') + ' and ' + numbers.at(-1);
+const precise = number => signed(Number(number.toPrecision(3)));
+const blended = ({ times }) => 'computed at ' + times.length + ' times, blended between them';
+
+/** What the maps on show mean, with their units; and what could not be shown, and why. */
+function scales() {
+  const rows = [];
+  const density = layer('density');
+  if (dimension() === 2 && seen.density && density) {
+    rows.push({ bar: palette.exact, ends: ['0', precise(seen.density)],
+      text: 'pₜ per unit of area, the square root of it as colour; ' + blended(density) });
+  }
+  if (dimension() === 2 && seen.contours) {
+    rows.push({ chip: palette.exact, text: 'contours of pₜ at ' + inWords(SHARES.map(s => 100 * s)) +
+      ' % of its highest value, ' + precise(seen.contours) });
+  }
+  const tilted = layer('tilted');
+  if (tilted) {
+    rows.push({ chip: palette.guided, text: 'pₜ(x) pₜ(c|x)ʷ at the time on show, contours at the same shares of ' +
+      'its highest value; at t = 0 it is the tilted density. Earlier it is what guidance climbs, and no marginal' });
+  }
+  if (dimension() === 2 && seen.arrows && layer('arrows')) {
+    rows.push({ chip: colourOf('field'), text: 'arrows are −dx/dt: one as long as its cell is ' +
+      precise(seen.arrows / 0.95) + ' units per unit of t; ' + blended(slots.arrows.data) });
+    if (value.remarks?.arrows) rows.push({ text: value.remarks.arrows });
+  }
+  const errors = layer('errors');
+  if (dimension() === 2 && errors) {
+    rows.push({ bar: palette.learned, ends: ['0', precise(errors.maximum)],
+      text: '|learned − exact| of dx/dt, units per unit of t; ' + blended(errors) +
+        (timeAt() < errors.times.at(-1) ? ', this one at t = ' + precise(errors.times.at(-1)) : '') });
+  }
+  if (shown.has('solver')) {
+    const why = value.reasons?.exact;
+    if (why) rows.push({ text: why });
+    else if (exactCurves()) rows.push({ chip: palette.text, text: 'the exact solution from the same starts' });
+  }
+  if (dimension() === 1 && slots['line-0'].data && shown.has('density')) {
+    rows.push({ bar: palette.exact, ends: ['0', 'highest'],
+      text: 'pₜ, the square root of it as colour, at each time by its highest value then; ' +
+        blended(slots['line-0'].data) });
+  }
+  const told = new Set();
+  const wanted = [...LAYERS.filter(({ name }) => shown.has(name)), { title: 'exact solution', buffer: 'exact' },
+    { title: 'value against time', buffer: 'line-' + axis }];
+  for (const { title, buffer } of wanted) {
+    const why = value.url && !value.reasons?.[buffer] && slots[buffer].failed;
+    if (why && !told.has(buffer)) rows.push({ failed: true, text: title + ': ' + why });
+    told.add(buffer);
+  }
+  return rows;
+}
+
+let toldScales = '';
+
+function tellScales() {
+  const rows = flow === BLANK ? [] : scales();
+  const text = JSON.stringify(rows);
+  if (text === toldScales) return;
+  toldScales = text;
+  find('.scales').replaceChildren(...rows.map(({ bar, chip, ends, text, failed }) => {
+    const mark = make('i', bar ? { class: 'ramp' } : {});
+    if (bar || chip) mark.style.setProperty('--chip', faded(bar ?? chip, bar ? 0.75 : 1));
+    const nodes = bar ? [make('span', {}, ends[0]), mark, make('span', {}, ends[1])] : chip ? [mark] : [];
+    return make('div', failed ? { class: 'failed', role: 'alert' } : {}, ...nodes, make('span', {}, text));
+  }));
 }
 
 function legend() {
@@ -744,12 +965,22 @@ function load() {
     }
     appliedShow = show.id;
   }
+  if (plane.dataset.dimension !== String(dimension())) aim = null;
   plane.dataset.dimension = dimension();
   if (dimension() === 1) axis = 0;
   find('.axes').hidden = dimension() === 1;
+  strip.tabIndex = dimension() === 1 ? 0 : -1;
+  if (!value.url && value.edit === 'draw') {
+    Object.values(slots).forEach(slot => slot.drop());
+    flow = BLANK;
+    hovered = -1;
+    aim = null;
+    counters.particles = 0;
+    setPlaying(false);
+    for (const part of ['.empty', '.bar', '.ends', '.against', '.chips']) find(part).hidden = true;
+  }
   find('.main').hidden = !flow || dimension() === 1;
   find('.live').hidden = !value.live;
-  find('.caption').textContent = value.caption ?? '';
   editing.load(value.edit ?? null, value.components ?? []);
   readPalette();
   legend();
