@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 
 from components.theme import PALETTE, SOLVER_COLOURS
 from playground.images.alignment import Alignment
-from playground.images.comparison import Compared, Measured, principal_paths, slopes, turning
+from playground.images.cohorts import Apart, Quality
+from playground.images.comparison import Compared, Measured, curvature, principal_paths, slopes
 from playground.images.models import Token
 from playground.images.text_to_image import GuidanceNorms
 from playground.images.tradeoff import Tradeoff
@@ -297,42 +298,70 @@ def solver_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def comparison_errors(
-    table: Sequence[Measured], floor: float, cost: Literal["evaluations", "seconds"]
+    table: Sequence[Measured],
+    cost: Literal["evaluations", "seconds"],
+    what: Literal["error", "perceptual"] = "error",
 ) -> go.Figure:
     """Distance from the reference over cost, both axes logarithmic, with fitted slopes beside declared orders.
 
+    Points that the reference cannot tell from 0 are hollow, and below its dashed line.
+
     Args:
         table: the comparison's.
-        floor: how far the reference has converged.
         cost: what the horizontal axis counts.
+        what: relative L2 distance of the latents, or distance in the verifier's layers.
     """
     figure = _figure(420)
-    fitted = slopes(list(table))
+    fitted = slopes(table) if what == "error" else {}
     names = list(dict.fromkeys(m.cell.solver for m in table))
     styles = solver_styles(names)
     for name in names:
-        own = [m for m in table if m.cell.solver == name and m.error == m.error]
+        own = [m for m in table if m.cell.solver == name and m.known and getattr(m, what) > 0]
         if not own:
             continue
-        solver = SOLVERS[name]
-        slope = f": slope {fitted[name]:.1f}" if fitted[name] == fitted[name] else ""
+        solver, style = SOLVERS[name], styles[name]
+        slope = f": slope {fitted[name]:.1f}" if name in fitted and fitted[name] == fitted[name] else ""
+        symbols = [style["marker"]["symbol"] + ("" if m.resolved else "-open") for m in own]
+        spread = [min(m.spread, 0.99 * m.error) for m in own]
+        told = "%{y:.2%} off" if what == "error" else "%{y:.3g}"
         figure.add_scatter(
-            x=[m.cell.evaluations if cost == "evaluations" else m.seconds for m in own],
-            y=[m.error for m in own],
-            customdata=[[m.cell.steps] for m in own],
+            x=[m.cell.evaluations if cost == "evaluations" else m.time for m in own],
+            y=[getattr(m, what) for m in own],
+            error_y={"array": spread, "width": 3, "thickness": 1} if what == "error" and any(spread) else None,
+            customdata=[[m.cell.steps, "" if m.resolved else ", below what the reference can tell"] for m in own],
             name=f"{solver.title}{slope} (order {solver.order}{', SDE' if own[0].compares == 'sde' else ''})",
             mode="lines+markers",
-            hovertemplate="%{customdata[0]} steps, %{x:.3g}: %{y:.2%} off<extra>" + solver.title + "</extra>",
-            **styles[name],
+            hovertemplate="%{customdata[0]} steps, %{x:.3g}: "
+            + told
+            + "%{customdata[1]}<extra>"
+            + solver.title
+            + "</extra>",
+            line=style["line"],
+            marker=style["marker"] | {"symbol": symbols},
         )
-    figure.add_hline(y=floor, line={"color": PALETTE["noise"], "dash": "dash"})
+    if what == "error":
+        floors = {m.compares: m.floor for m in table if m.known}
+        for kind, dash in (("ode", "dash"), ("sde", "dot")):
+            if kind in floors:
+                costs = [m.cell.evaluations if cost == "evaluations" else m.time for m in table]
+                figure.add_scatter(
+                    x=[min(costs), max(costs)],
+                    y=[floors[kind]] * 2,
+                    name=f"reference of the {kind.upper()}, known to {100 * floors[kind]:.2g}%",
+                    mode="lines",
+                    line={"color": PALETTE["noise"], "dash": dash, "width": 1.5},
+                    hoverinfo="skip",
+                )
+    alone = all(m.alone == m.alone for m in table)
+    seconds = "seconds, each picture by itself" if alone else "seconds (share of the batched run)"
+    told = "relative L2 distance of the latents" if what == "error" else "distance in the verifier's layers"
     figure.update_layout(
         xaxis={
             "type": "log",
-            "title": "evaluations (NFE)" if cost == "evaluations" else "seconds (share of the run)",
+            "title": "evaluations (NFE)" if cost == "evaluations" else seconds,
             "dtick": "D1" if cost == "evaluations" else None,
         },
-        yaxis={"type": "log", "title": "relative L2 distance of the latents", "exponentformat": "power"},
+        yaxis={"type": "log", "title": told, "exponentformat": "power"},
         legend={"orientation": "v", "y": -0.2, "yanchor": "top", "x": 0},
         height=520,
         margin={"l": 60, "r": 16},
@@ -387,15 +416,15 @@ def comparison_steps(result: Compared, rows: Sequence[int], schedule: Schedule) 
     return figure
 
 
-def comparison_turning(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
-    """By how much the direction that a solver follows turns between evaluations, over the noise level."""
+def comparison_curvature(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
+    """How the path bends between evaluations, over the noise level."""
     figure = _figure(320)
     styles = solver_styles([result.run_cells[k].solver for k in rows])
     for k in rows:
-        cell, angles = result.run_cells[k], turning(result, k)
+        cell, bends = result.run_cells[k], curvature(result, k, schedule)
         figure.add_scatter(
-            x=[float(schedule.noise_ratio(t)) for t in result.seen[k].t[1:]],
-            y=angles,
+            x=[ratio for ratio, _ in bends],
+            y=[angle for _, angle in bends],
             name=SOLVERS[cell.solver].title,
             mode="lines+markers",
             hovertemplate="σ/α = %{x:.3g}: %{y:.1f}°<extra>" + SOLVERS[cell.solver].title + "</extra>",
@@ -403,8 +432,109 @@ def comparison_turning(result: Compared, rows: Sequence[int], schedule: Schedule
         )
     figure.update_layout(
         xaxis={"type": "log", "autorange": "reversed", "title": "σ/α (noise → data)", "exponentformat": "power"},
-        yaxis_title="turn of x − x₀, degrees",
+        yaxis_title="turn of ε, degrees per e-fold of σ/α",
         legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
         height=420,
+    )
+    return figure
+
+
+def _over_cost(title: str) -> go.Figure:
+    figure = _figure(420)
+    figure.update_layout(
+        xaxis={"type": "log", "title": "evaluations of a picture (NFE)", "dtick": "D1"},
+        yaxis_title=title,
+        legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
+        margin={"l": 60, "r": 16},
+    )
+    return figure
+
+
+def distributions_apart(rows: Sequence[Apart]) -> go.Figure:
+    """How far solvers' pictures are from the converged ones as distributions, and what is chance."""
+    figure = _over_cost("energy coefficient (0: the same)")
+    names = list(dict.fromkeys(r.solver for r in rows))
+    styles = solver_styles(names)
+    for name in names:
+        own = sorted((r for r in rows if r.solver == name), key=lambda r: r.evaluations)
+        figure.add_scatter(
+            x=[r.evaluations for r in own],
+            y=[r.distance for r in own],
+            name=SOLVERS[name].title,
+            mode="lines+markers",
+            hovertemplate="%{x} evaluations: %{y:.2%}<extra>" + SOLVERS[name].title + "</extra>",
+            **styles[name],
+        )
+    _chance(figure, max((r.chance for r in rows), default=0.0))
+    figure.update_layout(yaxis_tickformat=".1%")
+    return figure
+
+
+def _chance(figure: go.Figure, level: float) -> None:
+    """The line that 95% of samples of one distribution stay below."""
+    figure.add_hline(
+        y=level,
+        line={"color": PALETTE["noise"], "dash": "dash"},
+        annotation_text="below: chance",
+        annotation_position="bottom right",
+        annotation_font_size=11,
+    )
+
+
+def quality_over_cost(rows: Sequence[Quality]) -> go.Figure:
+    """The share of prompts that the verifier reads right, with its 95% interval."""
+    figure = _over_cost("share of prompts read right")
+    names = list(dict.fromkeys(r.solver for r in rows))
+    styles = solver_styles(names)
+    for name in names:
+        own = sorted((r for r in rows if r.solver == name), key=lambda r: r.evaluations)
+        figure.add_scatter(
+            x=[r.evaluations for r in own],
+            y=[r.share for r in own],
+            error_y={
+                "array": [r.high - r.share for r in own],
+                "arrayminus": [r.share - r.low for r in own],
+                "thickness": 1,
+                "width": 3,
+            },
+            customdata=[[r.nouns, r.prompts] for r in own],
+            name=SOLVERS[name].title,
+            mode="lines+markers",
+            hovertemplate="%{x} evaluations: %{y:.0%} of %{customdata[1]} prompts, nouns %{customdata[0]:.0%}"
+            f"<extra>{SOLVERS[name].title}</extra>",
+            **styles[name],
+        )
+    figure.update_layout(yaxis={"tickformat": ".0%", "rangemode": "tozero"})
+    return figure
+
+
+def over_noise(
+    curves: Mapping[int, Sequence[tuple[float, float]]], level: float, title: str, at: float, share: bool = False
+) -> go.Figure:
+    """What noise does: a distance over eta, a line per budget.
+
+    Args:
+        curves: by budget, (eta, distance).
+        level: what chance alone gives.
+        at: the eta that is looked at.
+        share: whether distances are shares.
+    """
+    figure = _figure(300)
+    colours = (PALETTE["guided"], PALETTE["exact"], PALETTE["data"], PALETTE["cond"])
+    for (budget, points), colour in zip(sorted(curves.items()), cycle(colours), strict=False):
+        figure.add_scatter(
+            x=[eta for eta, _ in points],
+            y=[value for _, value in points],
+            name=f"{budget} evaluations",
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            hovertemplate=f"η = %{{x:g}}: %{{y:{'.2%' if share else '.3g'}}}<extra>%{{fullData.name}}</extra>",
+        )
+    _chance(figure, level)
+    figure.add_vline(x=at, line={"color": PALETTE["noise"], "width": 1})
+    figure.update_layout(
+        xaxis={"title": "η (0: no noise)", "range": [-0.05, 1.05]},
+        yaxis={"title": title, "rangemode": "tozero", "tickformat": ".1%" if share else None},
+        margin={"l": 60, "r": 16},
     )
     return figure

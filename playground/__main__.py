@@ -48,7 +48,7 @@ def pictures(recipe: Recipe, backend: Backend) -> list[bytes]:
     if isinstance(recipe, Comparison):
         references = {kind: backend.result(one) for kind, one in recipe.references().items()}
         table = measure(result, references)
-        return [ComparisonViews(result, table, lambda make: backend.call(make, recipe.model)).png("table.png")]
+        return [ComparisonViews(result, table, lambda make: backend.call(make, recipe.model)).png("table-0.png")]
     assert isinstance(recipe, TextToImage)
     if isinstance(recipe, SDEdit):
         views: RunViews = EditViews(

@@ -19,7 +19,9 @@ from playground.backend.guides import Guides
 from playground.errors import PlaygroundError, RecipeError
 from playground.fields import Count
 from playground.guidance import RULES
-from playground.images.comparison import Compared, Comparison, Reference
+from playground.images.cohorts import Cohort, Drawn
+from playground.images.cohorts import run as run_cohort
+from playground.images.comparison import Compared, Comparison, Converged, Reference, refine
 from playground.images.comparison import run as run_comparison
 from playground.images.examples import EXAMPLES
 from playground.images.models import TextToImageModel, to_uint8
@@ -29,9 +31,11 @@ from playground.images.sdedit import SDEdit
 from playground.images.sdedit import run as run_sdedit
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_text_to_image
+from playground.plane.comparison import PlaneCompared, PlaneComparison
+from playground.plane.comparison import run as run_plane_comparison
 from playground.plane.flow import Flow, Moving
 from playground.plane.flow import run as run_flow
-from playground.plane.learned import Trainings, train
+from playground.plane.learned import Training, Trainings, train
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe, TextToImage
 from playground.reuse import Prefixes
@@ -139,14 +143,19 @@ def _shown(progress: Progress, model: TextToImageModel, desk: Desk) -> Preview:
     return Preview(progress.step, progress.steps, replace(progress.count), pictures)
 
 
-def _comparison(recipe: Comparison | Reference, desk: Desk) -> Work:
+def _comparison(recipe: Comparison | Reference | Cohort, desk: Desk) -> Work:
     """Previews tell how far it is: there are too many pictures to show them all on the way."""
     model = desk.model(recipe.model)
     for words in recipe.texts():
         for text in model.text.notes(words):
             yield Note(text, of_words=True)
-    for event in run_comparison(recipe, model):
-        if isinstance(event, Compared):
+    events: Iterator[Any]
+    if isinstance(recipe, Cohort):
+        events = run_cohort(recipe, model)
+    else:
+        events = refine(recipe, model) if isinstance(recipe, Reference) else run_comparison(recipe, model)
+    for event in events:
+        if isinstance(event, Compared | Converged | Drawn):
             yield Result(event)
         elif isinstance(event, Progress):
             yield Preview(event.step, event.steps, event.count)
@@ -154,17 +163,33 @@ def _comparison(recipe: Comparison | Reference, desk: Desk) -> Work:
             yield None
 
 
+def _trained(recipe: PlaneFlow, desk: Desk) -> Generator[Preview, None, Training]:
+    """The recipe's learned field: a stopped training goes on where it stopped."""
+    training = desk.trainings.get(recipe)
+    if training is None or training.step < recipe.train_steps:
+        for report in train(recipe, training):
+            training = report
+            desk.trainings.put(report)
+            yield Preview(report.step, recipe.train_steps, Count(), value=report)
+    assert training is not None
+    return training
+
+
+def _plane_comparison(recipe: PlaneComparison, desk: Desk) -> Work:
+    """Train the field first, if it is a learned one. Previews bring the rows so far."""
+    field = (yield from _trained(recipe, desk)).field if recipe.field == "learned" else None
+    for event in run_plane_comparison(recipe, field):
+        if isinstance(event, PlaneCompared):
+            yield Result(event)
+        else:
+            yield Preview(len(event), recipe.size, Count(), value=event)
+
+
 def _plane_flow(recipe: PlaneFlow, desk: Desk) -> Work:
-    """Train the field first, if it is a learned one: a stopped training goes on where it stopped."""
+    """Train the field first, if it is a learned one."""
     field, history, trained = None, [], 0.0
     if recipe.field == "learned":
-        training = desk.trainings.get(recipe)
-        if training is None or training.step < recipe.train_steps:
-            for report in train(recipe, training):
-                training = report
-                desk.trainings.put(report)
-                yield Preview(report.step, recipe.train_steps, Count(), value=report)
-        assert training is not None
+        training = yield from _trained(recipe, desk)
         field, history, trained = training.field, training.history, training.seconds
     for event in run_flow(recipe, field):
         if isinstance(event, Flow):
@@ -181,6 +206,8 @@ RUNNERS: dict[type[Recipe], Callable[[Any, Desk], Work]] = {
     PromptToPrompt: _prompt_to_prompt,
     Comparison: _comparison,
     Reference: _comparison,
+    Cohort: _comparison,
+    PlaneComparison: _plane_comparison,
     PlaneFlow: _plane_flow,
 }
 """The runner of each kind of recipe."""

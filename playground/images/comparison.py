@@ -1,14 +1,15 @@
 """Solvers compared on one problem: from one noise, at equal cost, against the converged solution.
 
 All cells (a solver at a budget) of a comparison run as rows of one plan, so they share batched calls of the
-denoiser, and the first one altogether. What each evaluation believed is kept: that is the race.
+denoiser, and the first one altogether. What each evaluation believed is kept: that is the race. A comparison may
+have several seeds; its pictures and its race are the first one's, its errors means over all.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -19,27 +20,31 @@ from pydantic import Field
 from torch import Tensor
 
 from playground.errors import PlaygroundError, RecipeError
-from playground.fields import Count
+from playground.fields import Count, Prediction
 from playground.guidance import RULES
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Progress
+from playground.images.tradeoff import perceptual
+from playground.images.verifier import Verifier
 from playground.orders import fitted_slope
 from playground.plan import Plan, Row
 from playground.recipes import RECIPES, SolverName, TextToImage
-from playground.sampling import Evaluated, Finished, sample
+from playground.sampling import Answer, Evaluated, Finished, sample
 from playground.schedules import Schedule
 from playground.solvers import SOLVERS
 
-MOST_CELLS = 48
-"""Rows of one comparison."""
+MOST_CELLS, MOST_PICTURES = 48, 96
+"""Of one comparison; every cell has a picture per seed."""
 
 BROWNIAN = ("ancestral", "euler_maruyama")
 """Solvers that draw once per step and tend to the reverse SDE: on one Brownian path they have a common limit."""
 
-REFERENCE_STEPS = (60, 120)
-"""Steps of the reference for solvers of the ODE, and of its refinement, which is what is compared with."""
-NOISY_REFERENCE_STEPS = (100, 200)
-"""The same for solvers of the SDE."""
+Kind = Literal["ode", "sde"]
+
+REFINEMENTS: dict[Kind, tuple[int, ...]] = {"ode": (60, 120, 240, 480), "sde": (100, 200, 400, 800)}
+"""Steps of a reference: the first two always, and then on until two agree."""
+AGREEMENT: dict[Kind, float] = {"ode": 0.005, "sde": 0.03}
+"""Relative distance within which two refinements, one of twice the other's steps, count as agreeing."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,15 @@ class Comparison(TextToImage):
         description="model calls (NFE), which cost time; or steps, which hide that some solvers call twice",
     )
 
+    pictures: int = Field(
+        1,
+        title="seeds",
+        ge=1,
+        le=8,
+        json_schema_extra={"step": 1},
+        description="errors are means over this seed and the next ones; the pictures shown are the first one's",
+    )
+
     def cells(self, schedule: Schedule) -> list[Cell]:
         """All cells, solver by solver."""
         found = []
@@ -90,8 +104,8 @@ class Comparison(TextToImage):
                 found.append(Cell(solver, budget, steps, cost))
         return found
 
-    def _cell_row(self, solver: str, steps: int, schedule: Schedule) -> Row:
-        row = self.model_copy(update={"solver": solver, "steps": steps})._row(schedule)
+    def _cell_row(self, solver: str, steps: int, schedule: Schedule, index: int = 0) -> Row:
+        row = self.model_copy(update={"solver": solver, "steps": steps, "seed": self.seed + index})._row(schedule)
         return replace(row, brownian=solver in BROWNIAN)
 
     def _cost(self, solver: str, steps: int, schedule: Schedule) -> int:
@@ -113,9 +127,8 @@ class Comparison(TextToImage):
     def refused(self, schedule: Schedule) -> dict[str, str]:
         """Per solver that cannot run here (on this model, grid or rule), why."""
         default = type(self)()
-        same = {
-            name: getattr(default, name) for name in ("prompt", "negative", "seed", "solvers", "budgets", "equal")
-        }
+        free = ("prompt", "negative", "seed", "pictures", "solvers", "budgets", "equal")
+        same = {name: getattr(default, name) for name in free}
         # How strong guidance is does not matter, only whether there is any.
         return dict(_refused(self.but(**same, w=1.0 if self.w == 1 else default.w), schedule))
 
@@ -126,10 +139,10 @@ class Comparison(TextToImage):
             except PlaygroundError as problem:
                 yield solver, str(problem)
 
-    def references(self) -> dict[str, Reference]:
+    def references(self) -> dict[Kind, Reference]:
         """The converged solutions that its solvers are compared with: of the ODE ("ode"), of the SDE ("sde")."""
         wanted = {compares(solver, self.eta) for solver in self.solvers}
-        return {kind: Reference.of(self, kind == "sde") for kind in ("ode", "sde") if kind in wanted}
+        return {kind: Reference.of(self, kind == "sde") for kind in REFINEMENTS if kind in wanted}
 
     def possible(self, schedule: Schedule) -> Self:
         """This comparison of the solvers that can run here.
@@ -146,12 +159,17 @@ class Comparison(TextToImage):
     def plan(self, schedule: Schedule) -> Plan:
         if RULES[self.rule].weak:
             raise RecipeError("Solvers are compared without autoguidance: take another rule.")
-        rows = [self._cell_row(c.solver, c.steps, schedule) for c in self.cells(schedule) if c.steps]
-        if not rows:
+        cells = [c for c in self.cells(schedule) if c.steps]
+        if not cells:
             raise RecipeError("No solver can take a single step within these budgets.")
-        if len(rows) > MOST_CELLS:
-            raise RecipeError(f"That are {len(rows)} pictures, and at most {MOST_CELLS} run together.")
-        return Plan(tuple(rows))
+        count = len(cells) * self.pictures
+        if count > MOST_PICTURES or len(cells) > MOST_CELLS:
+            raise RecipeError(
+                f"These are {count} pictures in {len(cells)} cells; at most {MOST_PICTURES} in {MOST_CELLS} run "
+                "together."
+            )
+        seeds = range(self.pictures)
+        return Plan(tuple(self._cell_row(c.solver, c.steps, schedule, i) for i in seeds for c in cells))
 
 
 @lru_cache(64)  # it takes most of a second: diffusers' schedulers make their tables
@@ -160,7 +178,7 @@ def _refused(recipe: Comparison, schedule: Schedule) -> tuple[tuple[str, str], .
 
 
 class Reference(TextToImage):
-    """The converged solution of a recipe's problem, and a coarser one that says how far it has converged."""
+    """The converged solution of a recipe's problem: refined until two refinements agree, or given up."""
 
     tab: ClassVar[str] = "samplers/reference"
 
@@ -170,34 +188,47 @@ class Reference(TextToImage):
     def of(cls, recipe: TextToImage, noisy: bool) -> Reference:
         """That of a recipe's problem. What only says how to solve it is left at its default, so that all
         comparisons of one problem have one reference."""
-        how = ("solver", "steps", "grid", "variable", "sweep", "across", "values", "pictures")
+        how = ("solver", "steps", "grid", "variable", "sweep", "across", "values")
         problem = {name: getattr(recipe, name) for name in TextToImage.model_fields if name not in how}
         if not noisy:
             problem["eta"] = cls.model_fields["eta"].default
         return cls(**problem, noisy="yes" if noisy else "no")
 
+    @property
+    def kind(self) -> Kind:
+        """Which equation it solves."""
+        return "sde" if self.noisy == "yes" else "ode"
+
     def plan(self, schedule: Schedule) -> Plan:
-        noisy = self.noisy == "yes"
-        solver, steps = ("ancestral", NOISY_REFERENCE_STEPS) if noisy else ("dpmpp_2m", REFERENCE_STEPS)
-        rows = []
-        for n in steps:
-            # Not through the recipe's own bounds: a reference may take more steps than a picture.
-            fine = self.model_copy(update={"solver": solver, "steps": n, "grid": "log_snr"})
-            rows.append(replace(fine._row(schedule), brownian=noisy))
+        """The first two refinements."""
+        return self.refined(schedule, REFINEMENTS[self.kind][:2])
+
+    def refined(self, schedule: Schedule, refinements: Sequence[int]) -> Plan:
+        """All seeds with each of these numbers of steps, seeds of one number beside each other."""
+        noisy, rows = self.kind == "sde", []
+        for steps in refinements:
+            for i in range(self.pictures):
+                # Not through the recipe's own bounds: a reference may take more steps than a picture.
+                how = {"solver": "ancestral" if noisy else "dpmpp_2m", "steps": steps, "grid": "log_snr"}
+                row = self.model_copy(update={**how, "seed": self.seed + i})._row(schedule)
+                rows.append(replace(row, brownian=noisy))
         return Plan(tuple(rows))
 
 
 @dataclass
 class Seen:
-    """What one row saw at each of its evaluations, in half precision on the CPU.
+    """What one row saw at each of its E evaluations.
 
     Attributes:
-        t: times; x: latents [E, C, H, W] where it stood; x0: what it believed the picture is.
+        t: times; x: latents [C, H, W] where it stood; x0: what it believed the picture is; both in half precision
+            on the CPU.
+        turned: E - 1 angles in degrees (`turn`).
     """
 
     t: list[float] = field(default_factory=list)
     x: list[Tensor] = field(default_factory=list)
     x0: list[Tensor] = field(default_factory=list)
+    turned: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -207,13 +238,14 @@ class Compared:
     Attributes:
         recipe: of the run.
         cells: all of them; those without steps have no row.
-        latents: [R, C, H, W] the ends, in the order of the cells that have steps.
-        pictures: [R, 3, H, W] in [-1, 1].
-        seen: per row, what every evaluation saw.
+        latents: [S R, C, H, W] the ends: of the R cells that have steps, in their order, for one seed after the
+            other.
+        pictures: [S R, 3, H, W] in [-1, 1].
+        seen: per cell that has steps, what every evaluation of the first seed saw.
         count, seconds: of all together.
     """
 
-    recipe: TextToImage
+    recipe: Comparison
     cells: list[Cell]
     latents: Tensor
     pictures: Tensor
@@ -233,24 +265,71 @@ class Compared:
         return kept + self.latents.nbytes + self.pictures.nbytes
 
     def shares(self) -> list[float]:
-        """Seconds per row: of a batch nobody can say whose a second was, so each has its share of evaluations."""
-        total = sum(c.evaluations for c in self.run_cells)
+        """Seconds per picture of each cell: of a batch nobody can say whose a second was, so each has its share of
+        evaluations."""
+        total = len(self.latents) / len(self.run_cells) * sum(c.evaluations for c in self.run_cells)
         return [self.seconds * c.evaluations / total for c in self.run_cells]
 
 
-def run(recipe: Comparison | Reference, model: TextToImageModel) -> Iterator[Evaluated | Progress | Compared]:
-    """Run a comparison, or a reference; between any two denoiser calls something is yielded.
+@dataclass
+class Converged:
+    """A reference, and how far it can be trusted.
 
-    Yields:
-        Evaluated after a denoiser call; Progress, whose steps are evaluations of the longest row; Compared at the
-        end.
+    Attributes:
+        recipe: of the run.
+        steps: of its refinements, from coarse to fine.
+        gaps: relative L2 distances of each refinement from the one before, the largest over the seeds.
+        latents: [S, C, H, W] of the finest, per seed; pictures: [S, 3, H, W] in [-1, 1].
+        count, seconds: of all refinements.
+    """
+
+    recipe: Reference
+    steps: list[int]
+    gaps: list[float]
+    latents: Tensor
+    pictures: Tensor
+    count: Count
+    seconds: float
+
+    @property
+    def tolerance(self) -> float:
+        """How far the last two refinements are from each other: errors below this mean nothing."""
+        return self.gaps[-1]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the last two refinements agree to `AGREEMENT`."""
+        return self.tolerance <= AGREEMENT[self.recipe.kind]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return self.latents.nbytes + self.pictures.nbytes
+
+
+@dataclass(frozen=True)
+class Walked:
+    """All rows of a plan have arrived: latents [R, C, H, W] and pictures [R, 3, H, W], on the CPU."""
+
+    latents: Tensor
+    pictures: Tensor
+    count: Count
+    seconds: float
+
+
+def walk(
+    plan: Plan, model: TextToImageModel, steps: int | None = None, seen: Sequence[Seen] = ()
+) -> Iterator[Evaluated | Progress | Walked]:
+    """Run a plan without a record of its steps; between any two denoiser calls something is yielded.
+
+    Args:
+        steps: evaluations to tell of in Progress; by default those of the longest row.
+        seen: of the first rows; filled.
     """
     schedule = model.denoiser.schedule
-    plan = recipe.plan(schedule)
-    longest = max(len(row.needs(schedule)) for row in plan.rows)
-    keeps = isinstance(recipe, Comparison)
-    seen = [Seen() for _ in plan.rows]
+    longest = steps or max(len(row.needs(schedule)) for row in plan.rows)
     x0 = torch.full((len(plan.rows), *model.denoiser.shape), torch.nan)
+    last: dict[int, Prediction] = {}
     spent, since, calls = 0.0, time.perf_counter(), 0
     for event in sample(plan, model.denoiser, (), model.device.where):
         spent += time.perf_counter() - since
@@ -258,25 +337,102 @@ def run(recipe: Comparison | Reference, model: TextToImageModel) -> Iterator[Eva
             calls += 1
             for answer in event.answers:
                 x0[answer.rows] = answer.guided.x0.float().cpu()
-                for k, row in enumerate(answer.rows if keeps else ()):
-                    seen[row].t.append(float(answer.guided.t[k]))
-                    seen[row].x.append(answer.guided.x[k].half().cpu())
-                    seen[row].x0.append(x0[row].half())
+                _note(answer, seen, last)
             yield event
             yield Progress(calls, longest, event.count, x0.clone())
         since = time.perf_counter()
     assert isinstance(event, Finished)
     pictures = model.autoencoder.decode(event.x).cpu()
     spent += time.perf_counter() - since
-    cells = recipe.cells(schedule) if isinstance(recipe, Comparison) else []
-    yield Compared(recipe, cells, event.x.float().cpu(), pictures, seen, event.count, spent)
+    yield Walked(event.x.float().cpu(), pictures, event.count, spent)
 
 
-def compare(recipe: Comparison | Reference, model: TextToImageModel) -> Compared:
-    """Run to the end."""
-    for event in run(recipe, model):  # noqa: B007
-        pass
+def _note(answer: Answer, seen: Sequence[Seen], last: dict[int, Prediction]) -> None:
+    for k, row in enumerate(answer.rows):
+        if row >= len(seen):
+            continue
+        now, own = answer.guided.take(slice(k, k + 1)), seen[row]
+        own.t.append(float(now.t))
+        own.x.append(now.x[0].half().cpu())
+        own.x0.append(now.x0[0].half().cpu())
+        if row in last:
+            own.turned.append(turn(last[row], now))
+        last[row] = now
+
+
+def turn(before: Prediction, now: Prediction) -> float:
+    """Degrees between the noise that two predictions of one row see.
+
+    In y = x/alpha over sigma/alpha the flow reads dy/d(sigma/alpha) = eps (Karras et al. 2022, eq. 4), so eps is
+    the direction of the path there, and a prediction that stays the same gives a straight line on every path.
+    """
+    a, b = (p.eps.double().flatten() for p in (before, now))
+    cosine = float(a @ b / (a.norm() * b.norm()).clamp(min=1e-12))
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+
+
+def run(recipe: Comparison, model: TextToImageModel) -> Iterator[Evaluated | Progress | Compared]:
+    """Run a comparison.
+
+    Yields:
+        Evaluated after a denoiser call; Progress, whose steps are evaluations of the longest row; Compared at the
+        end.
+    """
+    schedule = model.denoiser.schedule
+    plan, cells = recipe.plan(schedule), recipe.cells(schedule)
+    seen = [Seen() for c in cells if c.steps]
+    for event in walk(plan, model, seen=seen):
+        if isinstance(event, Walked):
+            yield Compared(recipe, cells, event.latents, event.pictures, seen, event.count, event.seconds)
+        else:
+            yield event
+
+
+def refine(recipe: Reference, model: TextToImageModel) -> Iterator[Evaluated | Progress | Converged]:
+    """Run a reference: two refinements, and then finer ones until two agree or there are no finer ones.
+
+    Yields:
+        Evaluated after a denoiser call; Progress, whose steps are evaluations of this refinement; Converged at the
+        end.
+    """
+    schedule, steps = model.denoiser.schedule, REFINEMENTS[recipe.kind]
+    done: list[int] = []
+    gaps: list[float] = []
+    ends: Tensor | None = None
+    count, seconds = Count(), 0.0
+    for refinements in (steps[:2], *((n,) for n in steps[2:])):
+        before = replace(count)
+        for event in walk(recipe.refined(schedule, refinements), model):
+            own = event.count
+            count = Count(before.evaluations + own.evaluations, before.sample_forwards + own.sample_forwards)
+            if isinstance(event, Walked):
+                seconds += event.seconds
+            else:
+                yield replace(event, count=count)
+        assert isinstance(event, Walked)
+        pictures = event.pictures[-recipe.pictures :]
+        done += refinements
+        for latents in event.latents.split(recipe.pictures):
+            if ends is not None:
+                gaps.append(max(distance(a, b) for a, b in zip(ends, latents, strict=True)))
+            ends = latents
+        if gaps[-1] <= AGREEMENT[recipe.kind]:
+            break
+    assert ends is not None
+    yield Converged(recipe, done, gaps, ends, pictures, count, seconds)
+
+
+def compare(recipe: Comparison, model: TextToImageModel) -> Compared:
+    """Run a comparison to its end."""
+    *_, event = run(recipe, model)
     assert isinstance(event, Compared)
+    return event
+
+
+def converge(recipe: Reference, model: TextToImageModel) -> Converged:
+    """Run a reference to its end."""
+    *_, event = refine(recipe, model)
+    assert isinstance(event, Converged)
     return event
 
 
@@ -286,15 +442,39 @@ class Measured:
 
     Attributes:
         cell: it.
-        seconds: its share of the run.
-        error: relative L2 distance of the latents from the reference's; NaN where there is none to compare with.
+        seconds: its share of the run, per picture.
+        error: relative L2 distance of the latents from the reference's, mean over the seeds; NaN where there is
+            none to compare with.
         compares: "ode", "sde" (on one Brownian path), or "" for a solver that draws noise of its own in each step.
+        spread: standard deviation of the error over the seeds, 0 for one.
+        floor: how far two refinements of the reference are from each other: an error below this means nothing.
+        perceptual: mean distance of the pictures in the scene verifier's layers; NaN without one.
+        alone: seconds of its picture when it runs by itself; NaN where nobody has measured it.
     """
 
     cell: Cell
     seconds: float
     error: float
     compares: Literal["ode", "sde", ""]
+    spread: float = 0.0
+    floor: float = 0.0
+    perceptual: float = math.nan
+    alone: float = math.nan
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an error at all."""
+        return not math.isnan(self.error)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the error is larger than what the reference can tell."""
+        return self.error > self.floor
+
+    @property
+    def time(self) -> float:
+        """Seconds: alone where that was measured, else the share of the run."""
+        return self.seconds if math.isnan(self.alone) else self.alone
 
 
 def compares(solver: str, eta: float) -> Literal["ode", "sde", ""]:
@@ -309,41 +489,48 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
-def tolerance(reference: Compared) -> float:
-    """How far the reference's two refinements are from each other: errors near this mean nothing."""
-    return distance(reference.latents[0], reference.latents[1])
-
-
-def measure(result: Compared, references: dict[str, Compared]) -> list[Measured]:
+def measure(
+    result: Compared,
+    references: Mapping[Kind, Converged],
+    verifier: Verifier | None = None,
+) -> list[Measured]:
     """The table of a comparison.
 
     Args:
         result: the comparison.
-        references: by "ode" and "sde", those that are there.
+        references: those that are there, of the same seeds.
+        verifier: whose layers give the perceptual distance.
     """
-    table = []
-    for k, (cell, seconds) in enumerate(zip(result.run_cells, result.shares(), strict=True)):
+    cells, table = result.run_cells, []
+    for k, (cell, seconds) in enumerate(zip(cells, result.shares(), strict=True)):
         kind = compares(cell.solver, result.recipe.eta)
-        reference = references.get(kind)
-        error = math.nan if reference is None else distance(result.latents[k], reference.latents[-1])
-        table.append(Measured(cell, seconds, error, kind))
+        reference = references.get(kind) if kind else None
+        if reference is None:
+            table.append(Measured(cell, seconds, math.nan, kind))
+            continue
+        ends = result.latents[k :: len(cells)]
+        errors = torch.tensor([distance(a, b) for a, b in zip(ends, reference.latents, strict=True)])
+        seems = math.nan
+        if verifier is not None:
+            pairs = zip(result.pictures[k :: len(cells)], reference.pictures, strict=True)
+            seems = sum(float(perceptual(verifier, a[None], b)) for a, b in pairs) / len(ends)
+        spread = float(errors.std()) if len(errors) > 1 else 0.0
+        table.append(Measured(cell, seconds, float(errors.mean()), kind, spread, reference.tolerance, seems))
     return table
 
 
-def slopes(table: list[Measured]) -> dict[str, float]:
-    """Per solver, the order that its errors show."""
+def slopes(table: Sequence[Measured]) -> dict[str, float]:
+    """Per solver, the order that its errors show; those that the reference cannot tell are left out."""
     found = {}
     for solver in dict.fromkeys(m.cell.solver for m in table):
-        points = [m for m in table if m.cell.solver == solver and not math.isnan(m.error)]
+        points = [m for m in table if m.cell.solver == solver and m.resolved]
         found[solver] = fitted_slope([m.cell.evaluations for m in points], [m.error for m in points])
     return found
 
 
-def needed(table: list[Measured], solver: str, error: float) -> float:
+def needed(table: Sequence[Measured], solver: str, error: float) -> float:
     """Evaluations at which a solver has this error, between its measured points (log-log); NaN outside of them."""
-    points = sorted(
-        (m.cell.evaluations, m.error) for m in table if m.cell.solver == solver and not math.isnan(m.error)
-    )
+    points = sorted((m.cell.evaluations, m.error) for m in table if m.cell.solver == solver and m.resolved)
     for (n, e), (m, f) in pairwise(points):
         if e >= error >= f and e > f:
             share = math.log(e / error) / math.log(e / f)
@@ -351,36 +538,94 @@ def needed(table: list[Measured], solver: str, error: float) -> float:
     return math.nan
 
 
-def summary(table: list[Measured], floor: float) -> list[str]:
+ALIKE = 1.05
+"""Errors, or costs, within this factor are called equal."""
+
+
+def summary(table: Sequence[Measured], equal: Literal["nfe", "steps"] = "nfe") -> list[str]:
     """What the table says, in sentences.
 
     Args:
         table: of `measure`.
-        floor: the reference's tolerance; errors below twice this are not ranked.
+        equal: what its budgets count.
     """
     told = []
-    ode = [m for m in table if m.compares == "ode"]
-    for budget in dict.fromkeys(m.cell.budget for m in ode):
-        row = sorted((m for m in ode if m.cell.budget == budget), key=lambda m: m.error)
+    for kind in REFINEMENTS:
+        own = [m for m in table if m.compares == kind and m.known]
+        if len({m.cell.solver for m in own}) == 1:
+            told += _alone(own, kind)
+        elif own:
+            told += _ranked(own, kind, equal)
+    return told
+
+
+GOALS: dict[Kind, str] = {"ode": "the solution", "sde": "the SDE's solution on its path"}
+
+
+def _alone(own: list[Measured], kind: Kind) -> list[str]:
+    first, last = own[0], own[-1]
+    title = SOLVERS[first.cell.solver].title
+    at = f"{percent(first)} off {GOALS[kind]} at {_number(first.cell.evaluations, 'evaluation')}"
+    if first.cell.evaluations == last.cell.evaluations:
+        return [f"{title} is {at}."]
+    return [f"{title} is {at}, and {percent(last)} at {last.cell.evaluations}."]
+
+
+def _ranked(own: list[Measured], kind: Kind, equal: str) -> list[str]:
+    told, winners = [], []
+    goal = GOALS[kind]
+    for budget in sorted({m.cell.budget for m in own}):
+        row = sorted((m for m in own if m.cell.budget == budget), key=lambda m: m.error)
         if len(row) < 2:
             continue
-        best = row[0]
-        name, cost = SOLVERS[best.cell.solver].title, best.cell.evaluations
-        sentence = f"At {cost} evaluations {name} is closest to the solution: {best.error:.2%} off."
-        if best.error < 2 * floor:
-            sentence = f"At {cost} evaluations {name} is as close as the reference can tell ({best.error:.2%} off)."
+        at = "At " + _number(budget, "step" if equal == "steps" else "evaluation")
+        if not row[0].resolved:
+            within = _joined([SOLVERS[m.cell.solver].title for m in row if not m.resolved])
+            are = "is" if row[1].resolved else "are"
+            told.append(f"{at}, {within} {are} closer to {goal} than the reference can tell.")
+            continue
+        best = [m for m in row if m.error <= ALIKE * row[0].error]
+        names = [SOLVERS[m.cell.solver].title for m in best]
+        winners.append({m.cell.solver for m in best})
+        cost = row[0].cell.evaluations
+        paid = f" with {_number(cost, 'evaluation')}" if equal == "steps" else ""
+        verb = "are equally close to" if len(best) > 1 else "is closest to"
+        sentence = f"{at}, {_joined(names)} {verb} {goal}{paid} ({percent(row[0])} off)"
         others = []
-        for other in row[1:]:
-            n = needed(table, other.cell.solver, best.error)
-            title = SOLVERS[other.cell.solver].title
-            if not math.isnan(n) and n > cost:
-                others.append(f"{title} needs {n / cost:.1f}× as many for the same")
-        told.append(sentence + (f" {'; '.join(others)}." if others else ""))
-    if len(told) > 1 and ode:
-        first = {m.cell.budget: m for m in sorted(ode, key=lambda m: -m.error)}
-        if len({m.cell.solver for m in first.values()}) > 1:
-            told.append("Which one is best depends on the budget.")
+        for other in row[len(best) :]:
+            ratio = needed(own, other.cell.solver, row[0].error) / cost
+            if ratio > ALIKE:
+                others.append(f"{SOLVERS[other.cell.solver].title} needs {ratio:.1f}× as many for the same error")
+            elif ratio == ratio:
+                others.append(f"{SOLVERS[other.cell.solver].title} needs no more evaluations for the same error")
+        rest = {m.cell.solver for m in row[len(best) :]}
+        if rest and all(m.error > row[0].error for m in own if m.cell.solver in rest):
+            others = ["no other comes as close within these budgets"]
+        told.append("; ".join([sentence, *others[:3]]) + ".")
+    if len(winners) > 1 and not set.intersection(*winners):
+        told.append("Which one is best depends on the budget.")
     return told
+
+
+def percent(measured: Measured, spread: bool = True) -> str:
+    """An error in words: its mean and spread, or that it is below what the reference can tell."""
+    if not measured.resolved:
+        return f"below {_digits(measured.floor)}%"
+    if measured.spread and spread:
+        return f"{_digits(measured.error)} ± {_digits(measured.spread)}%"
+    return f"{_digits(measured.error)}%"
+
+
+def _digits(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.1 else f"{100 * share:.0f}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def principal_paths(result: Compared) -> tuple[list[Tensor], float]:
@@ -388,7 +633,7 @@ def principal_paths(result: Compared) -> tuple[list[Tensor], float]:
 
     The latents are taken as x_t / sqrt(alpha^2 + sigma^2) would be on a variance-preserving path: as they are.
     """
-    both = zip(result.seen, result.latents, strict=True)
+    both = zip(result.seen, result.latents, strict=False)  # the first seed's
     ends = [torch.stack([*seen.x, end.half()]).float().flatten(1) for seen, end in both]
     stacked = torch.cat(ends)
     stacked = stacked - stacked.mean(0)
@@ -399,16 +644,18 @@ def principal_paths(result: Compared) -> tuple[list[Tensor], float]:
     return list(top.float().split([len(e) for e in ends])), share
 
 
-def turning(result: Compared, row: int) -> list[float]:
-    """Degrees by which the predicted picture's direction x - x0 turns from each evaluation of a row to the next:
-    the curvature that a solver has to follow. Straight paths have zeros."""
-    seen = result.seen[row]
-    ways = [(x.double() - x0.double()).flatten() for x, x0 in zip(seen.x, seen.x0, strict=True)]
-    angles = []
-    for a, b in pairwise(ways):
-        cosine = float(a @ b / (a.norm() * b.norm()).clamp(min=1e-12))
-        angles.append(math.degrees(math.acos(max(-1.0, min(1.0, cosine)))))
-    return angles
+def curvature(result: Compared, row: int, schedule: Schedule) -> list[tuple[float, float]]:
+    """How a row's path bends: (sigma/alpha, degrees of `turn` per e-fold of sigma/alpha) from each evaluation to
+    the next. Two at one noise level, or from an infinite one, have none.
+
+    Per e-fold, so that runs of different steps are comparable; 0 wherever the prediction stays the same.
+    """
+    seen, found = result.seen[row], []
+    levels = [float(schedule.half_log_snr(t)) for t in seen.t]
+    for (a, b), angle in zip(pairwise(levels), seen.turned, strict=True):
+        if math.isfinite(a) and math.isfinite(b) and abs(a - b) > 1e-6:
+            found.append((math.exp(-(a + b) / 2), angle / abs(a - b)))
+    return found
 
 
 RECIPES[Comparison.tab] = Comparison

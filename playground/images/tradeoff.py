@@ -78,7 +78,7 @@ def verifier_of(folder: str) -> Verifier | None:
     return Verifier.load(home) if (home / "config.json").is_file() else None
 
 
-def _fitted(pictures: Tensor) -> Tensor:
+def fitted(pictures: Tensor) -> Tensor:
     """Pictures [R, 3, H, W] brought to the verifier's 128 x 128 pixels."""
     if pictures.shape[-2:] == (128, 128):
         return pictures
@@ -88,7 +88,7 @@ def _fitted(pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def features(verifier: Verifier, pictures: Tensor) -> Tensor:
     """[R, D] of pictures [R, 3, H, W] in [-1, 1]."""
-    return torch.cat([verifier(part).whole.float() for part in _fitted(pictures).split(32)])
+    return torch.cat([verifier(part).whole.float() for part in fitted(pictures).split(32)])
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def perceptual(verifier: Verifier, pictures: Tensor, guide: Tensor) -> Tensor:
     """
 
     def layers(x: Tensor) -> list[Tensor]:
-        return [torch.nn.functional.normalize(m.float(), dim=1) for m in verifier(_fitted(x)).maps]
+        return [torch.nn.functional.normalize(m.float(), dim=1) for m in verifier(fitted(x)).maps]
 
     theirs = layers(guide[None])
 

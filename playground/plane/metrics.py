@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from playground.distributions import energy_distance as energy_distance
+from playground.errors import RecipeError
 from playground.fields import Field
+from playground.grids import ALIGNED, make_grid
 from playground.guidance import Guidance
 from playground.plan import Plan, Row
 from playground.plane.flow import Cloud, exact_field, source_noise
@@ -57,6 +63,8 @@ class ErrorRow:
             rule the mean.)
         marginal: sliced Wasserstein distance of the particles from exact draws of the end's marginal.
         floor: the same of as many exact draws, below which it means nothing.
+        eta: how much noise a stochastic solver drew.
+        budget: what it was given.
     """
 
     solver: str
@@ -65,6 +73,8 @@ class ErrorRow:
     error: float
     marginal: float
     floor: float
+    eta: float = 1.0
+    budget: int = 0
 
 
 CHART_RATIOS = (20.0, 0.05)
@@ -72,12 +82,25 @@ CHART_RATIOS = (20.0, 0.05)
 jump to clean data leaves an error that no number of steps removes."""
 
 
-def chart_times(schedule: Schedule, steps: int) -> tuple[float, ...]:
-    """Steps of equal length in log sigma/alpha between CHART_RATIOS (as far as the path goes)."""
+def chart_times(schedule: Schedule, steps: int, grid: str = "log_snr") -> tuple[float, ...]:
+    """A grid's steps between CHART_RATIOS (as far as the path goes); by default of equal length in log sigma/alpha.
+
+    A grid that ends elsewhere is stretched in t: all solvers have to arrive at one level to be compared there.
+
+    Raises:
+        RecipeError: for a grid that belongs to a checkpoint's table.
+    """
+    if grid in ALIGNED:
+        raise RecipeError("Align Your Steps was made for Stable Diffusion's noise levels: the plane has others.")
     high = min(CHART_RATIOS[0], float(schedule.noise_ratio(schedule.t_max)))
     low = max(CHART_RATIOS[1], float(schedule.noise_ratio(schedule.t_min)))
-    ramp = torch.linspace(math.log(high), math.log(low), steps + 1, dtype=torch.float64)
-    return tuple(schedule.t_at_ratio(ramp.exp()).tolist())
+    first, last = schedule.t_at_ratio(torch.tensor([high, low], dtype=torch.float64)).tolist()
+    inner = copy.copy(schedule)
+    inner.t_min, inner.t_max = last, first
+    times = make_grid(grid, inner, steps + 1)[:-1]  # without the jump to clean data
+    times = last + (times - times[-1]) * (first - last) / (times[0] - times[-1])
+    times[0], times[-1] = first, last
+    return tuple(times.tolist())
 
 
 def errors_against_nfe(
@@ -86,6 +109,9 @@ def errors_against_nfe(
     budgets: Sequence[int] = (8, 16, 32, 64, 128),
     particles: int = 1000,
     field: Field | None = None,
+    grid: str = "log_snr",
+    equal: Literal["nfe", "steps"] = "nfe",
+    etas: Sequence[float] = (),
 ) -> Iterator[ErrorRow]:
     """Errors of solvers at several costs, in float64: rows as they are ready, cheap ones first.
 
@@ -95,9 +121,11 @@ def errors_against_nfe(
 
     Args:
         solvers: names from `SOLVERS`.
-        budgets: evaluations; a solver takes as many whole steps as they pay for.
+        budgets: evaluations, of which a solver takes as many whole steps as they pay for; or, with `equal`, steps.
         particles: per run.
         field: the recipe's exact field by default.
+        grid: where the steps are placed (`chart_times`).
+        etas: amounts of noise that stochastic solvers draw; the recipe's own by default.
 
     Raises:
         RecipeError: for a recipe that cannot be run, with one of the solvers as with its own.
@@ -106,7 +134,7 @@ def errors_against_nfe(
         recipe.but(solver=name, variable="auto").check()
     field = field or exact_field(recipe)
     schedule, mixture = field.schedule, exact_field(recipe).of_class(recipe.label)
-    start, *_, end = chart_times(schedule, 2)
+    start, *_, end = chart_times(schedule, 2, grid)
 
     def marginal(t: float, seed: int, count: int = particles) -> Tensor:
         x0 = mixture.sample(count, torch.Generator().manual_seed(seed))
@@ -120,12 +148,14 @@ def errors_against_nfe(
     cloud = Cloud(field, particles)
     label = None if recipe.label < 0 else recipe.label
     for budget in sorted(budgets):
-        for name in solvers:
-            steps = max(SOLVERS[name].minimum_steps, budget // SOLVERS[name].evaluations)
-            row = Row(recipe.seed, chart_times(schedule, steps), name, Guidance(), label, None, None, recipe.eta)
+        for name, eta in itertools.product(solvers, etas or (recipe.eta,)):
+            paid = budget if equal == "steps" else budget // SOLVERS[name].evaluations
+            steps = max(SOLVERS[name].minimum_steps, paid)
+            times = chart_times(schedule, steps, grid)
+            row = Row(recipe.seed, times, name, Guidance(), label, None, None, eta)
             begin = Snapshot(0, x[None], None, {})
             result = run(Plan((row,)), cloud, dtype=torch.float64, start=begin)
-            draws = SOLVERS[name].stochastic and recipe.eta > 0
+            draws = SOLVERS[name].stochastic and eta > 0
             gap = (result.x[0] - exact).norm(dim=-1).median()
             yield ErrorRow(
                 solver=name,
@@ -134,6 +164,8 @@ def errors_against_nfe(
                 error=math.nan if draws else float(gap),
                 marginal=sliced_wasserstein(result.x[0], truth),
                 floor=floor,
+                eta=eta,
+                budget=budget,
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -16,9 +17,19 @@ from components.tabs.samplers import (
     recipe_of,
     refused_lines,
     solver_choices,
+    trust,
 )
 from playground.errors import RecipeError
-from playground.images.comparison import Cell, Comparison, Measured, compare, measure
+from playground.images.comparison import (
+    AGREEMENT,
+    REFINEMENTS,
+    Cell,
+    Comparison,
+    Measured,
+    compare,
+    converge,
+    measure,
+)
 from playground.images.models import load_model
 from playground.solvers import SOLVERS
 
@@ -104,9 +115,40 @@ def test_no_two_solvers_look_alike():
 
 def test_the_chart_leaves_out_who_has_no_solution():
     table = [
-        Measured(Cell("ddim", 8, 8, 8), 1.0, 0.2, "ode"),
+        Measured(Cell("ddim", 8, 8, 8), 1.0, 0.2, "ode", floor=0.01),
         Measured(Cell("churn", 8, 4, 8), 1.0, float("nan"), ""),
     ]
-    figure = comparison_errors(table, 0.01, "seconds")
-    assert [trace.name for trace in figure.data] == ["DDIM (order 1)"]
-    assert list(figure.data[0].x) == [1.0]
+    figure = comparison_errors(table, "seconds")
+    assert [trace.name for trace in figure.data] == ["DDIM (order 1)", "reference of the ODE, known to 1%"]
+    assert list(figure.data[0].x) == [1.0] and "share" in figure.layout.xaxis.title.text
+    timed = comparison_errors([replace(m, alone=0.3) for m in table], "seconds")
+    assert list(timed.data[0].x) == [0.3] and "by itself" in timed.layout.xaxis.title.text
+
+
+def test_each_kind_of_reference_has_its_line_and_what_is_below_is_hollow():
+    table = [
+        Measured(Cell("ddim", 8, 8, 8), 1.0, 0.2, "ode", 0.05, floor=0.01),
+        Measured(Cell("ddim", 16, 16, 16), 1.0, 0.005, "ode", 0.001, floor=0.01),
+        Measured(Cell("ancestral", 8, 8, 8), 1.0, 0.3, "sde", floor=0.04),
+    ]
+    figure = comparison_errors(table, "evaluations")
+    lines = {trace.name: list(trace.y) for trace in figure.data if trace.mode == "lines"}
+    assert lines == {
+        "reference of the ODE, known to 1%": [0.01] * 2,
+        "reference of the SDE, known to 4%": [0.04] * 2,
+    }
+    ddim = figure.data[0]
+    assert [symbol.endswith("-open") for symbol in ddim.marker.symbol] == [False, True]
+    assert list(ddim.error_y.array) == [0.05, 0.001]
+
+
+def test_a_reference_that_has_not_converged_says_so(model, monkeypatch):
+    recipe = Comparison(solvers=("ddim", "churn"), budgets=(3,))
+    monkeypatch.setitem(REFINEMENTS, "ode", (2, 4))
+    found = {"ode": converge(recipe.references()["ode"], model)}
+    table = measure(compare(recipe, model), found)
+    told = trust(table, found)
+    assert "has not converged: after 2 + 4 steps" in told[0] and f"{found['ode'].tolerance:.2%}" in told[0]
+    assert "Heun with churn" in told[1] and "Their distributions" in told[1]
+    monkeypatch.setitem(AGREEMENT, "ode", 10.0)
+    assert "within the tolerance of 1000.0%" in trust(table, found)[0]

@@ -21,6 +21,7 @@ function frame(evaluation) {
     if (signal.aborted) return;
     frames.set(evaluation, picture);
     draw();
+    ahead();
   }, () => {
     if (signal.aborted) return;
     frames.delete(evaluation);
@@ -29,6 +30,13 @@ function frame(evaluation) {
   });
   frames.set(evaluation, asked);
   return null;
+}
+
+/** Fetches what is missing, one after the other, so that scrubbing finds it here. */
+function ahead() {
+  if (!value.url || element.offsetParent === null) return;
+  for (const kept of frames.values()) if (kept instanceof Promise) return;
+  for (let k = 1; k <= value.frames; k++) if (!frames.has(k)) { frame(k); return; }
 }
 
 function draw() {
@@ -99,6 +107,7 @@ function lay() {
       }, canvas, make('span', { class: 'said quiet numbers' }));
       node.addEventListener('click', () => {
         for (const other of cells) other.node.setAttribute('aria-pressed', String(other.node === node));
+        value.selected = cell.row;
         trigger('pick', { row: cell.row });
       });
       nodes.push(node);
@@ -110,21 +119,27 @@ function lay() {
 }
 
 function load() {
-  value = { budgets: [], solvers: [], cells: [], frames: 0, ...props.value };
-  stop();
-  earlier.abort();
-  earlier = new AbortController();
-  frames = new Map();
+  const before = value;
+  value = { budgets: [], solvers: [], cells: [], frames: 0, note: '', ...props.value };
+  const same = Boolean(value.url) && value.url === before.url; // new numbers for the pictures that are here
+  if (!same) {
+    stop();
+    earlier.abort();
+    earlier = new AbortController();
+    frames = new Map();
+  }
   const sorted = sort.value;
   sort.replaceChildren(make('option', { value: '' }, 'as chosen'), make('option', { value: 'name' }, 'by name'),
     ...value.budgets.map((text, i) => make('option', { value: String(i) }, 'by error at ' + text)));
   sort.value = [...sort.options].some(o => o.value === sorted) ? sorted : '';
   bar.hidden = !value.url;
   at.max = value.frames || 1;
-  at.value = value.frames || 1;
-  find('.note').textContent = '';
+  if (!same) at.value = value.frames || 1;
+  else value.selected ??= before.selected;
+  find('.note').textContent = value.note;
   lay();
   draw();
+  ahead();
 }
 
 at.addEventListener('input', () => { stop(); draw(); });
