@@ -12,7 +12,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from components import theme
+from components import saving, theme
 from components.controls import link_script
 from components.media import Media, read_data
 from components.pictures import FAST
@@ -175,7 +175,7 @@ def launch(
         footer_links=[],
         prevent_thread_lock=not wait,
         app_kwargs={
-            "routes": media.routes(),
+            "routes": [*media.routes(), *saving.routes(media, backend, {r: part.sheet for r, part in TABS})],
             "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=allowed)],
         },
         **options,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,9 @@ from components.media import Media
 from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings, taken_words
 from components.programs import refusals, run_answer
 from components.readouts import LATEX, lines, number, rule_panel, said, word_list
-from components.widgets import Filmstrip, Race, Words
+from components.saving import save_value
+from components.standalone import ROOM, Part, Sheet, fitted, views_files
+from components.widgets import Filmstrip, Race, Save, Words
 from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError, RecipeError
 from playground.images.comparison import (
@@ -154,6 +157,29 @@ def race_value(
     }
 
 
+def sheet(views: ComparisonViews, backend: Backend, query: Mapping[str, str]) -> Sheet:
+    """The race with all its frames, as a file of its own."""
+    result, recipe = views.result, views.result.recipe
+    assert isinstance(recipe, Comparison)
+    schedule = backend.model(recipe.model).denoiser.schedule
+    value = race_value(recipe, result, views.table, "run", schedule) | {"alone": True}
+    urls = [f"{value['url']}{k}.png" for k in range(1, value["frames"] + 1)]
+    files, value["tile"], note = fitted(views_files(views, urls), ROOM, value["tile"])
+    n = result.count
+    return Sheet(
+        f"Samplers at equal {'steps' if recipe.equal == 'steps' else 'cost'}: {recipe.prompt or '(no prompt)'}",
+        recipe,
+        [
+            html.unescape(said(recipe)),
+            f"{n.evaluations} model calls (batched) · {n.sample_forwards} sample-forwards · {result.seconds:.2f} s",
+            "Distances are those of the latents from the converged solution of the same noise.",
+            note,
+        ],
+        [Part("The race: every picture after as many model calls", Race, value)],
+        files,
+    )
+
+
 def film_value(result: Compared, row: int, token: str, schedule: Schedule) -> dict[str, Any]:
     """The filmstrip of one cell: a column is an evaluation, second ones of a step included."""
     columns = [
@@ -260,7 +286,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 with gr.Row():
                     status = gr.HTML(elem_classes="dp-readout", elem_id="samplers-status")
                     stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-stop")
-                saved = gr.HTML(elem_classes="dp-readout", elem_id="samplers-saved")
+                save = Save(elem_id="samplers-save")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("#### What was measured")
                 summed = gr.HTML(elem_classes="dp-readout", elem_id="samplers-summary")
@@ -339,8 +365,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 f"{n.evaluations} model calls (batched) · {n.sample_forwards} sample-forwards · "
                 f"{result.seconds:.2f} s for all {len(result.pictures)} pictures"
             ),
-            saved: f'<a href="{Media.url(token, "table.png")}" download="comparison.png">Save all as one labelled '
-            "PNG</a>",
+            save: save_value(token, result.recipe),
             halfway: halfway_value(result, token, schedule),
         }
         if references:
@@ -408,7 +433,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
 
-    shows = [race, status, saved, error, summed, shown, halfway, charts, errors, paths, steps, turns]
+    shows = [race, status, save, error, summed, shown, halfway, charts, errors, paths, steps, turns]
 
     def then_compare(event: Any) -> None:
         event.then(None, controls, None, js=write_link, **FAST)

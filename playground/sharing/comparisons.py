@@ -106,8 +106,20 @@ def alone(result: Compared, row: int) -> TextToImage:
     return TextToImage(**fields).but(solver=cell.solver, steps=cell.steps)
 
 
-def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
-    """All pictures as a table of solvers and budgets, with cost, error and all settings."""
+def labelled(
+    result: Compared,
+    table: Sequence[Measured],
+    pictures: Sequence[Image.Image] | None = None,
+    said: Sequence[str] | None = None,
+) -> Image.Image:
+    """Pictures as a table of solvers and budgets, with all settings.
+
+    Args:
+        pictures: one for each row; by default the finished ones.
+        said: what stands below each; by default its cost and error.
+    """
+    pictures = to_images(result.pictures) if pictures is None else pictures
+    said = [cell_text(measured) for measured in table] if said is None else said
     solvers = list(dict.fromkeys(c.solver for c in result.cells))
     budgets = list(dict.fromkeys(c.budget for c in result.cells))
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
@@ -125,7 +137,6 @@ def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     draw.text((12, 8), _fitting(f"“{recipe.prompt}”", font, width - 24), fill="black", font=font)
     draw.text((12, 30), _fitting(told, small, width - 24), fill="#444444", font=small)
-    pictures = to_images(result.pictures)
     rows = {(m.cell.solver, m.cell.budget): k for k, m in enumerate(table)}
     for i, solver in enumerate(solvers):
         y = top + i * (size + foot)
@@ -138,7 +149,7 @@ def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
                 draw.text((x + 8, y + size // 2), "not one step", fill="#444444", font=small)
                 continue
             image.paste(pictures[k].resize((size, size)), (x, y))
-            draw.text((x, y + size + 4), cell_text(table[k]), fill="#222222", font=small)
+            draw.text((x, y + size + 4), said[k], fill="#222222", font=small)
     return image
 
 

@@ -26,7 +26,7 @@ function bufferSlot(then) {
     busy = true;
     counters.loads += 1;
     try {
-      const answer = await fetch(url);
+      const answer = await fetch(located(url));
       if (!answer.ok) throw new Error(String(answer.status));
       slot.data = unpack(await answer.arrayBuffer());
       slot.failed = false;

@@ -547,6 +547,7 @@ function hover(index) {
 }
 
 function ask(point) {
+  if (value.alone) return; // in a file there is nobody to ask
   aim = point;
   stale.board = true;
   if (shown.has('conditional')) wantConditional();
@@ -706,7 +707,9 @@ function remember() {
     const text = [position.toFixed(3), ...LAYERS.map(({ name }) => name).filter(name => shown.has(name))].join(',');
     const url = new URL(location.href);
     url.hash = 'plane=' + text;
-    history.replaceState(history.state, '', url);
+    try {
+      history.replaceState(history.state, '', url);
+    } catch { /* a saved page in a frame may have no address of its own */ }
   }, 300);
 }
 

@@ -6,9 +6,9 @@ from components.widgets.base import Widget
 class Race(Widget):
     """`{"url": str | None, "frames": int, "tile": int, "budgets": [str], "solvers": [{"name": str, "title": str,
     "about": str}], "cells": [{"solver": int, "budget": int, "row": int | None, "evaluations": int, "error":
-    float | None, "text": str}], "selected": int | None}`.
+    float | None, "text": str}], "selected": int | None, "alone": bool}`.
 
     `url` + "K.png" is one picture of all rows side by side, `tile` pixels each, after K evaluations: 1 to `frames`.
     They are fetched when the race is played or scrubbed, and everything else happens in the browser. Event
-    `pick`: `{"row": int}`.
+    `pick`: `{"row": int}`, unless the widget stands `alone` in a saved file.
     """
