@@ -35,7 +35,7 @@ from playground.errors import PlaygroundError
 from playground.images.alignment import Alignment, Word, words_of
 from playground.images.models import TextToImageModel, Token
 from playground.images.prompt_to_prompt import Prompted, PromptToPrompt
-from playground.sharing.prompts import PromptViews
+from playground.sharing.prompts import PromptViews, shown_tokens
 
 TITLE = "Prompt-to-prompt"
 WITHOUT = ("sweep", "across", "values", "pictures", "weak_model", "crosses", "selves")
@@ -287,13 +287,6 @@ def sheet(views: PromptViews, backend: Backend, query: Mapping[str, str]) -> She
     )
 
 
-def shown_tokens(result: Prompted, model: TextToImageModel) -> int:
-    """Tokens before the padding, in the longest prompt."""
-    reader = model.text.encoders[0]
-    counts = [sum(t.kind != "padding" for t in reader.tokens(p)) for p in result.recipe.prompts()]
-    return max(counts)
-
-
 def grid_tiles(recipe: PromptToPrompt, token: str | None = None) -> dict[str, Any]:
     """The grid's value: cross-attention fraction from left to right, self-attention fraction downwards."""
     tiles = []
@@ -406,7 +399,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def views_of(result: Prompted) -> PromptViews:
         recipe = result.recipe
-        shown_now = shown_tokens(result, backend.model(recipe.model))
+        shown_now = shown_tokens(recipe, backend.model(recipe.model))
         return PromptViews(result, lambda make: backend.call(make, recipe.model), shown_now)
 
     # --- one run, from values to views ----------------------------------------------------------------

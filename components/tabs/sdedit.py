@@ -105,6 +105,8 @@ UNJUDGED = (
     "model."
 )
 
+IN_A_FILE = "No link carries a picture, but the PNG and HTML files of the run do: dropped here, they open it whole."
+
 PLANE = (
     "Every point of a hasty drawing gets noise up to t₀ and follows the exact flow back (linear path, α = 1 − t₀, "
     "σ = t₀; grey: the data). A point is two numbers and forgets sooner than a picture, whose layout many latents "
@@ -749,11 +751,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         changed += missing
         if recipe.guide and recipe.guide not in EXAMPLES and backend.guides.get(recipe.guide) is None:
             changed.append(
-                "The link's guide is not on this installation: its prompt and settings are kept, choose a guide."
+                "The link's guide is not on this installation: its prompt and settings are kept, choose a guide. "
+                + IN_A_FILE
             )
             recipe = recipe.but(guide="", mask="")
         elif recipe.mask and backend.guides.get(recipe.mask) is None:
-            changed.append("The link's mask is not on this installation: everything is made anew.")
+            changed.append(f"The link's mask is not on this installation: everything is made anew. {IN_A_FILE}")
             recipe = recipe.but(mask="")
         size = size_of(recipe.model)
         guide, mask = guide_of(recipe, backend.guides, size) if recipe.guide else (None, None)

@@ -7,8 +7,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from playground.images.models import to_uint8
-from playground.images.prompt_to_prompt import Prompted, attention_arrays
+from playground.images.models import TextToImageModel, to_uint8
+from playground.images.prompt_to_prompt import Prompted, PromptToPrompt, attention_arrays
 from playground.plane.packing import pack
 from playground.sharing.png import to_png
 from playground.sharing.views import OnDevice, RunViews
@@ -63,6 +63,12 @@ class PromptViews(RunViews):
         if int(match[1]) >= len(self.result.pictures):
             raise KeyError(name)
         return to_png(difference(to_uint8(self.result.pictures), int(match[1])), compress=1)
+
+
+def shown_tokens(recipe: PromptToPrompt, model: TextToImageModel) -> int:
+    """Tokens before the padding, in the longest prompt."""
+    reader = model.text.encoders[0]
+    return max(sum(t.kind != "padding" for t in reader.tokens(p)) for p in recipe.prompts())
 
 
 def _grouped(maps: np.ndarray, count: int) -> np.ndarray:
