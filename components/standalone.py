@@ -262,10 +262,10 @@ def film_sheet(views: RunViews, backend: Backend, row: int, above: list[Part]) -
 def options(query: Mapping[str, str]) -> dict[str, Any]:
     """What a visitor had on show, from a download's query: the picture's row, and time and layers of a plane."""
     row = query.get("row", "0")
-    found = re.fullmatch(r"plane=([\d.]{1,8})((?:,[a-z0-9-]{1,20}){0,20})", query.get("look", ""))
+    found = re.fullmatch(r"plane=([01](?:\.\d{1,6})?)((?:,[a-z0-9-]{1,20}){0,20})", query.get("look", ""))
     return {
         "row": int(row) if re.fullmatch(r"\d{1,2}", row) else 0,
-        "at": min(1.0, float(found[1])) if found and re.fullmatch(r"\d*\.?\d+", found[1]) else None,
+        "at": min(1.0, float(found[1])) if found else None,
         "layers": [name for name in found[2].split(",") if name] if found else None,
     }
 
