@@ -12,7 +12,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from components import theme
+from components import saving, theme
 from components.controls import link_script
 from components.media import Media, read_data
 from components.pictures import FAST
@@ -25,7 +25,7 @@ from playground.images.prompt_to_prompt import PromptToPrompt
 from playground.images.sdedit import SDEdit
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe, TextToImage
-from playground.sharing.records import from_png
+from playground.sharing.records import from_file
 
 TITLE = "Diffusion Playground"
 TABS: tuple[tuple[type[Recipe], Any], ...] = (
@@ -80,12 +80,12 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
         def open_file(event: gr.EventData, request: gr.Request) -> dict[str, str]:
             """The link of the experiment in a file; pictures that it brings are kept for it."""
             try:
-                recipe, _, pictures = from_png(read_data(event._data.get("data")))
+                recipe, notes, pictures = from_file(read_data(event._data.get("data")))
             except PlaygroundError as problem:
                 return {"link": "", "said": str(problem)}
             for picture in pictures.values():
                 backend.guides.put(picture, request.session_hash or "")
-            return {"link": "?" + urlencode(recipe.to_query()), "said": ""}
+            return {"link": "?" + urlencode(recipe.to_query()), "said": " ".join(notes)}
 
         saved.dropped(open_file, None, saved, trigger_mode="multiple", **FAST)
         with gr.Tabs():
@@ -175,7 +175,7 @@ def launch(
         footer_links=[],
         prevent_thread_lock=not wait,
         app_kwargs={
-            "routes": media.routes(),
+            "routes": [*media.routes(), *saving.routes(media, backend, {r: part.sheet for r, part in TABS})],
             "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=allowed)],
         },
         **options,

@@ -92,10 +92,14 @@ def theme() -> gr.themes.Base:
 
 
 def css() -> str:
-    """The style sheet of the page, the palette in front as `--noise`, `--solver-heun` and so on."""
+    """The style sheet of the page, the palette in front."""
+    return f"{palette()}\n{Path(__file__).with_suffix('.css').read_text('utf-8')}"
+
+
+def palette() -> str:
+    """The palette as variables: `--noise`, `--solver-heun` and so on."""
     solvers = {f"solver-{name.replace('_', '-')}": f"var(--{hue})" for name, hue in SOLVER_HUES.items()}
-    sheet = Path(__file__).with_suffix(".css").read_text("utf-8")
-    return f"{_variables(':root', PALETTE | solvers)}\n{_variables('.dark', PALETTE_DARK | solvers)}\n{sheet}"
+    return f"{_variables(':root', PALETTE | solvers)}\n{_variables('.dark', PALETTE_DARK | solvers)}"
 
 
 def _variables(selector: str, values: dict[str, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,9 @@ from components.live import Live
 from components.media import Media
 from components.programs import array, refusals, run_answer
 from components.readouts import LATEX, lines
-from components.widgets import Plane
+from components.saving import save_value
+from components.standalone import Part, Sheet, options
+from components.widgets import Plane, Save
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.grids import TITLES as GRID_TITLES
@@ -42,6 +44,9 @@ GUARDED = ("target", "source", "path", "grid", "solver", "variable", "rule", "fi
 PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values() if field in NAMES}
 """The controls of rules' own parameters, and whose they are."""
 TRAINING = ("loss", "train_steps", "width", "depth", "batch", "dropout", "train_seed")
+
+FILED = ("density", "arrows", "noising", "conditional", "grid", "tilted", "errors", "line-1")
+"""Buffers of the plane that a saved file has, beside those of the line."""
 
 LOOK = {"layers": ["particles", "trajectories", "density"], "at": 0.62}
 
@@ -241,6 +246,28 @@ def plane_value(
     }
 
 
+def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet:
+    """The flow as a file of its own, with every layer that it has."""
+    flow, recipe, look = views.flow, views.flow.recipe, options(query)
+    shown = {"id": "file", "layers": look["layers"] or LOOK["layers"], "at": look["at"]}
+    if look["at"] is None:
+        shown["at"] = LOOK["at"]
+    value = plane_value(flow, "run", False, shown, None, []) | {"alone": True}
+    refused = value["reasons"]
+    names = ["flow", "line-0", "exact"]
+    if recipe.dimension == 2:
+        names += [n for n in FILED if n not in refused]
+    target = TARGET_TITLES[recipe.target] if recipe.target != "word" else f"“{recipe.word}”"
+    steps = f"{SOLVERS[recipe.solver].title}, {recipe.steps} {'step' if recipe.steps == 1 else 'steps'}"
+    return Sheet(
+        f"From noise to {target}: {steps}",
+        recipe,
+        [cost_line(flow, False), distance_line(flow)],
+        [Part("", Plane, value)],
+        {Media.url("run", f"{name}.bin"): views.binary(f"{name}.bin") for name in names},
+    )
+
+
 def choices_of(name: str, titles: dict[Any, str], refused: dict[str, str]) -> list[tuple[str, Any]]:
     """A control's choices: those that are impossible now come last, marked and with the reason."""
     possible = [(title, value) for value, title in titles.items() if f"{name}/{value}" not in refused]
@@ -335,6 +362,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             with gr.Row():
                 status = gr.HTML(elem_classes="dp-readout", elem_id="flow-status")
                 stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="flow-stop")
+            save = Save(elem_id="flow-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="flow-notes")
             point = gr.HTML(
                 lines("Click a point of the plane for log p, exact and by the ODE, and the way there and back."),
@@ -372,7 +400,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             costs = [gr.Plot(show_label=False, elem_id=f"flow-{what}-chart") for what in ("error", "marginal")]
 
     controls = [c[name] for name in NAMES]
-    outputs = [plane, status, error, notes, shown, chart, losses]
+    outputs = [plane, status, error, notes, save, shown, chart, losses]
 
     # --- one run, from values to views ----------------------------------------------------------------
     def editing(recipe: PlaneFlow, on: bool) -> tuple[str | None, list]:
@@ -405,6 +433,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                             cost_line(flow, event.reused), film_line(flow), training_line(flow), distance_line(flow)
                         ),
                         notes: lines(*warned),
+                        save: save_value(made["token"], flow.recipe),
                         chart: path_coefficients(recipe),
                     }
                     if flow.history:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -28,13 +29,15 @@ from components.pictures import (
 )
 from components.programs import pictures_answer, refusals
 from components.readouts import LATEX, cost_line, film, lines, rule_panel, said, window_lines, word_list
-from components.widgets import Attention, Compare, Edits, Filmstrip, Stage, Sweep, Words
+from components.saving import save_value
+from components.standalone import ROOM, Part, Sheet, fitted, options, views_files
+from components.widgets import Attention, Compare, Edits, Filmstrip, Save, Stage, Sweep, Words
 from playground.backend import Backend, Result
 from playground.errors import PlaygroundError
 from playground.images.alignment import Alignment, Word, words_of
 from playground.images.models import TextToImageModel, Token
 from playground.images.prompt_to_prompt import Prompted, PromptToPrompt
-from playground.sharing.prompts import PromptViews
+from playground.sharing.prompts import PromptViews, shown_tokens
 
 TITLE = "Prompt-to-prompt"
 WITHOUT = ("sweep", "across", "values", "pictures", "weak_model", "crosses", "selves")
@@ -237,11 +240,53 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
     }
 
 
-def shown_tokens(result: Prompted, model: TextToImageModel) -> int:
-    """Tokens before the padding, in the longest prompt."""
-    reader = model.text.encoders[0]
-    counts = [sum(t.kind != "padding" for t in reader.tokens(p)) for p in result.recipe.prompts()]
-    return max(counts)
+def difference_value(result: Prompted, token: str, number: int) -> dict[str, Any]:
+    """The value of the comparison of an edit, from 1, with the source."""
+    prompts = result.recipe.prompts()
+    apart = float((result.pictures[number] - result.pictures[0]).abs().mean()) * 127.5
+    return {
+        "pictures": [
+            {
+                "name": "difference",
+                "url": Media.url(token, f"difference-{number}.png"),
+                "help": "white: most",
+            },
+            {"name": "source", "url": Media.url(token, "picture-0.png"), "help": prompts[0]},
+            {"name": row_titles(result.recipe)[number], "url": Media.url(token, f"picture-{number}.png")}
+            | {"help": prompts[number]},
+        ],
+        "before": 1,
+        "caption": f"mean absolute difference from the source: {apart:.1f}/255",
+    }
+
+
+def sheet(views: PromptViews, backend: Backend, query: Mapping[str, str]) -> Sheet:
+    """The pictures with the attention of every word, and an edit beside its source, as a file of their own."""
+    result, recipe = views.result, views.result.recipe
+    model = backend.model(recipe.model)
+    value = attention_value(result, model, "run")
+    maps, count = views.packed(ROOM // 2)
+    steps = len(result.trace)
+    value["steps"], value["note"] = count, "Hover, focus or click a word."
+    if count < steps:
+        value["note"] += (
+            f" To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps."
+        )
+    parts = [Part("Where every word attends", Attention, value)]
+    urls = {row["url"] for row in value["rows"]}
+    if result.alignments:
+        number = min(max(options(query)["row"], 1), len(result.alignments))
+        beside_source = difference_value(result, "run", number)
+        urls |= {p["url"] for p in beside_source["pictures"]}
+        parts.append(Part("Source, edit, difference", Compare, beside_source))
+    pictures, _, note = fitted(views_files(views, sorted(urls)), ROOM - ROOM // 2, result.pictures.shape[-1])
+    return Sheet(
+        " → ".join(dict.fromkeys(recipe.prompts())),
+        recipe,
+        [html.unescape(said(recipe)), cost_line(result, model, False), note],
+        parts,
+        pictures | {Media.url("run", "attention.bin"): maps},
+    )
 
 
 def grid_tiles(recipe: PromptToPrompt, token: str | None = None) -> dict[str, Any]:
@@ -323,6 +368,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             with gr.Row():
                 status = gr.HTML(elem_classes="dp-readout", elem_id="p2p-status")
                 stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="p2p-stop")
+            save = Save(elem_id="p2p-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="p2p-notes")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("#### Where every word attends")
@@ -356,7 +402,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def views_of(result: Prompted) -> PromptViews:
         recipe = result.recipe
-        shown_now = shown_tokens(result, backend.model(recipe.model))
+        shown_now = shown_tokens(recipe, backend.model(recipe.model))
         return PromptViews(result, lambda make: backend.call(make, recipe.model), shown_now)
 
     # --- one run, from values to views ----------------------------------------------------------------
@@ -368,22 +414,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         alignment, prompts = result.alignments[number - 1], result.recipe.prompts()
         reader = model.text.encoders[0]
         source, target = reader.tokens(prompts[0]), reader.tokens(prompts[number])
-        apart = float((result.pictures[number] - result.pictures[0]).abs().mean()) * 127.5
         return {
-            compare: {
-                "pictures": [
-                    {
-                        "name": "difference",
-                        "url": Media.url(token, f"difference-{number}.png"),
-                        "help": "white: most",
-                    },
-                    {"name": "source", "url": Media.url(token, "picture-0.png"), "help": prompts[0]},
-                    {"name": row_titles(result.recipe)[number], "url": Media.url(token, f"picture-{number}.png")}
-                    | {"help": prompts[number]},
-                ],
-                "before": 1,
-                "caption": f"mean absolute difference from the source: {apart:.1f}/255",
-            },
+            compare: difference_value(result, token, number),
             aligned: alignment_chips(alignment, source, target),
             matrix: alignment_matrix(alignment, source, target),
         }
@@ -400,6 +432,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             status: lines(cost_line(result, model, event.reused)),
             notes: lines(*dict.fromkeys(noted)),
             shown: token,
+            save: save_value(token, recipe, int(number)),
             attention: attention_value(result, model, token),
             look: gr.Slider(maximum=max(2, len(titles) - 1), visible=len(titles) > 2),
             row: gr.Slider(maximum=max(2, len(titles))),
@@ -427,7 +460,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         read,
         show,
         quick,
-        [both, more.window, shown, attention, look, row, strip, compare, aligned, matrix],
+        [both, more.window, shown, save, attention, look, row, strip, compare, aligned, matrix],
         more=[row, look],
         hidden=HIDDEN,
     )
@@ -532,10 +565,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
         index = min(int(row_now), len(result.pictures)) - 1
-        return {strip: film(token, result, model, index, False), **of_edit(result, model, token, int(number))}
+        return {
+            save: save_value(token, result.recipe, int(number)),
+            strip: film(token, result, model, index, False),
+            **of_edit(result, model, token, int(number)),
+        }
 
     looked = [look.input, look.release, row.input, row.release]
-    gr.on(looked, look_at, [shown, row, look], [strip, compare, aligned, matrix], **FAST)
+    gr.on(looked, look_at, [shown, row, look], [save, strip, compare, aligned, matrix], **FAST)
 
     # --- the same for programs --------------------------------------------------------------------------
     def prompt_to_prompt(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:

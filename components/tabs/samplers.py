@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +26,9 @@ from components.media import Media
 from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings, taken_words
 from components.programs import refusals, run_answer
 from components.readouts import LATEX, lines, number, rule_panel, said, word_list
-from components.widgets import Filmstrip, Race, Words
+from components.saving import save_value
+from components.standalone import ROOM, Part, Sheet, fitted, views_files
+from components.widgets import Filmstrip, Race, Save, Words
 from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
 from playground.distributions import verdict
 from playground.errors import Ended, PlaygroundError, RecipeError
@@ -208,6 +211,29 @@ def race_value(
     }
 
 
+def sheet(views: ComparisonViews, backend: Backend, query: Mapping[str, str]) -> Sheet:
+    """The race with all its frames, as a file of its own."""
+    result, recipe = views.result, views.result.recipe
+    assert isinstance(recipe, Comparison)
+    schedule = backend.model(recipe.model).denoiser.schedule
+    value = race_value(recipe, result, views.table, "run", schedule) | {"alone": True}
+    urls = [f"{value['url']}{k}.png" for k in range(1, value["frames"] + 1)]
+    files, value["tile"], note = fitted(views_files(views, urls), ROOM, value["tile"])
+    n = result.count
+    return Sheet(
+        f"Samplers at equal {'steps' if recipe.equal == 'steps' else 'cost'}: {recipe.prompt or '(no prompt)'}",
+        recipe,
+        [
+            html.unescape(said(recipe)),
+            f"{n.evaluations} model calls (batched) · {n.sample_forwards} sample-forwards · {result.seconds:.2f} s",
+            "Distances are those of the latents from the converged solution of the same noise.",
+            note,
+        ],
+        [Part("The race: every picture after as many model calls", Race, value)],
+        files,
+    )
+
+
 def film_value(result: Compared, row: int, token: str, schedule: Schedule) -> dict[str, Any]:
     """The filmstrip of one cell: a column is an evaluation, second ones of a step included."""
     columns = [
@@ -376,7 +402,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 with gr.Row():
                     status = gr.HTML(elem_classes="dp-readout", elem_id="samplers-status")
                     stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-stop")
-                saved = gr.HTML(elem_classes="dp-readout", elem_id="samplers-saved")
+                save = Save(elem_id="samplers-save")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("#### What was measured")
                 summed = gr.HTML(elem_classes="dp-readout", elem_id="samplers-summary")
@@ -487,9 +513,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     controls = [c[name] for name in NAMES]
 
-    def views_of(result: Compared, table: list[Measured]) -> ComparisonViews:
-        return ComparisonViews(result, table, lambda make: backend.call(make, result.recipe.model))
-
     # --- a comparison, from values to views -----------------------------------------------------------
     def pictured(token: str, kept: ComparisonViews) -> dict[Any, Any]:
         """The race and the file to save, with the numbers as they are now."""
@@ -497,8 +520,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         schedule = backend.model(result.recipe.model).denoiser.schedule
         return {
             race: race_value(result.recipe, result, kept.table, token, schedule),
-            saved: f'<a href="{Media.url(token, f"table-{kept.version}.png")}" download="comparison.png">Save all '
-            "as one labelled PNG</a>",
+            save: save_value(token, result.recipe),
         }
 
     def charted(kept: ComparisonViews, cost: str, distance: str) -> Any:
@@ -582,7 +604,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
 
-    shows = [race, status, saved, error, summed, shown, halfway, charts, errors, paths, steps, turns]
+    shows = [race, status, save, error, summed, shown, halfway, charts, errors, paths, steps, turns]
     asking = [axis, what, *controls]
 
     def then_compare(event: Any) -> None:
@@ -696,7 +718,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             axis: "seconds",
         }
 
-    clock.click(time_alone, [shown, axis, what], [clocked, errors, axis, race, saved], **RUNNING)
+    clock.click(time_alone, [shown, axis, what], [clocked, errors, axis, race, save], **RUNNING)
 
     def compare_distributions(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         rows: list[Apart] = []

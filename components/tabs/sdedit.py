@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +33,9 @@ from components.pictures import (
 )
 from components.programs import pictures_answer, refusals
 from components.readouts import LATEX, cost_line, film, lines, number, rule_panel, said, window_lines, word_list
-from components.widgets import Clouds, Compare, Filmstrip, Paint, Stage, Sweep, Words
+from components.saving import save_value
+from components.standalone import Part, Sheet, film_sheet, options
+from components.widgets import Clouds, Compare, Filmstrip, Paint, Save, Stage, Sweep, Words
 from playground.backend import Backend, Failed, Preview, Result
 from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
@@ -103,6 +106,8 @@ UNJUDGED = (
     "Perceptual distance and realism are not measured: they need the scene verifier, and none lies beside this "
     "model."
 )
+
+IN_A_FILE = "No link carries a picture, but the PNG and HTML files of the run do: dropped here, they open it whole."
 
 PLANE = (
     "Every point of a hasty drawing gets noise up to t₀ and follows the exact flow back (linear path, α = 1 − t₀, "
@@ -220,6 +225,34 @@ def strip_tiles(result: Edited | None, token: str, row: int, selected: float) ->
     return {"axis": f"t0, seed {seed}", "tiles": tiles, "selected": chosen, "caption": caption}
 
 
+def stages(token: str, result: Edited, row: int) -> dict[str, Any]:
+    """Guide, noised start and result of one picture."""
+    distance = float(result.distances[row])
+    where = " in the masked part" if result.free is not None else ""
+    return {
+        "pictures": [
+            {"name": "guide", "url": Media.url(token, "guide.png"), "help": "as it entered"},
+            {
+                "name": f"start at t₀ = {result.recipe.t0:g}",
+                "url": Media.url(token, f"start-{row}.png"),
+                "help": "x_t0, decoded",
+            },
+            {"name": "result", "url": Media.url(token, f"picture-{row}.png"), "help": "what was made of it"},
+        ],
+        "before": 0,
+        "caption": f"distance to the guide{where}: {distance:.1f}/255 (L2, root mean square per value)",
+    }
+
+
+def sheet(views: EditViews, backend: Backend, query: Mapping[str, str]) -> Sheet:
+    """An edit and its filmstrip as a file of their own, with the guide and the mask that somebody has brought."""
+    row = min(options(query)["row"], len(views.result.pictures) - 1)
+    edge = Part("Guide, noised start, result", Compare, stages("run", views.result, row))
+    made = film_sheet(views, backend, row, [edge])
+    made.attached = views.attached(row)
+    return made
+
+
 @lru_cache(maxsize=256)
 def plane_clouds(t0: float, seed: int) -> dict[str, Any]:
     """The experiment in the plane at one level."""
@@ -303,6 +336,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     stage = Stage(elem_id="sdedit-stage")
                     status = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-status")
                     stop = gr.Button("Stop", size="sm", elem_id="sdedit-stop")
+                    save = Save(elem_id="sdedit-save")
                     guide_notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-guide-notes")
                     notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-notes")
             with gr.Column(elem_classes="dp-card"):
@@ -367,24 +401,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return EditViews(result, lambda make: backend.call(make, recipe.model), weak, brought=backend.guides.get)
 
     # --- one run, from values to views ----------------------------------------------------------------
-    def stages(token: str, result: Edited, row: int) -> dict[str, Any]:
-        """Guide, noised start and result of one picture."""
-        distance = float(result.distances[row])
-        where = " in the masked part" if result.free is not None else ""
-        return {
-            "pictures": [
-                {"name": "guide", "url": Media.url(token, "guide.png"), "help": "as it entered"},
-                {
-                    "name": f"start at t₀ = {result.recipe.t0:g}",
-                    "url": Media.url(token, f"start-{row}.png"),
-                    "help": "x_t0, decoded",
-                },
-                {"name": "result", "url": Media.url(token, f"picture-{row}.png"), "help": "what was made of it"},
-            ],
-            "before": 0,
-            "caption": f"distance to the guide{where}: {distance:.1f}/255 (L2, root mean square per value)",
-        }
-
     def show(event: Result, recipe: SDEdit, visitor: str, everything: bool) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
         token = shelf.add(visitor, edit_views(result))
@@ -399,6 +415,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             status: lines(cost_line(result, model, event.reused)),
             notes: lines(result.told, *texts),
             shown: token,
+            save: save_value(token, recipe),
             strip: film(token, result, model, 0, everything),
             look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
             compare: stages(token, result, 0),
@@ -428,7 +445,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         read,
         show,
         quick,
-        [both, levels, others, more.window, shown, guide_notes, strip, look, compare],
+        [both, levels, others, more.window, shown, save, guide_notes, strip, look, compare],
         more=[everything],
         hidden=HIDDEN,
     )
@@ -696,13 +713,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
         index = min(int(row), len(result.pictures)) - 1
-        return {strip: film(token, result, model, index, everything), compare: stages(token, result, index)}
+        return {
+            save: save_value(token, result.recipe, index),
+            strip: film(token, result, model, index, everything),
+            compare: stages(token, result, index),
+        }
 
     gr.on(
         [look.input, look.release, everything.input],
         look_at,
         [shown, look, everything],
-        [strip, compare],
+        [save, strip, compare],
         **FAST,
     )
 
@@ -734,11 +755,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         changed += missing
         if recipe.guide and recipe.guide not in EXAMPLES and backend.guides.get(recipe.guide) is None:
             changed.append(
-                "The link's guide is not on this installation: its prompt and settings are kept, choose a guide."
+                "The link's guide is not on this installation: its prompt and settings are kept, choose a guide. "
+                + IN_A_FILE
             )
             recipe = recipe.but(guide="", mask="")
         elif recipe.mask and backend.guides.get(recipe.mask) is None:
-            changed.append("The link's mask is not on this installation: everything is made anew.")
+            changed.append(f"The link's mask is not on this installation: everything is made anew. {IN_A_FILE}")
             recipe = recipe.but(mask="")
         size = size_of(recipe.model)
         guide, mask = guide_of(recipe, backend.guides, size) if recipe.guide else (None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -37,7 +38,9 @@ from components.readouts import (
     window_lines,
     word_list,
 )
-from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
+from components.saving import save_value
+from components.standalone import Sheet, film_sheet, options
+from components.widgets import Filmstrip, Noising, Save, Stage, Sweep, Tokens, Words
 from playground.backend import Backend, Result
 from playground.errors import PlaygroundError
 from playground.guidance import RULES, Composed
@@ -125,6 +128,11 @@ def token_row(model: TextToImageModel, texts: list[str]) -> dict[str, Any]:
     shown = [{"text": t.text, "kind": t.kind, "id": t.id} for t in tokens]
     each = f"Each of {len(texts)} texts: " if len(texts) > 1 else ""
     return {"tokens": shown, "note": each + model.text.summary}
+
+
+def sheet(views: RunViews, backend: Backend, query: Mapping[str, str]) -> Sheet:
+    """A picture and its filmstrip as a file of their own."""
+    return film_sheet(views, backend, options(query)["row"], [])
 
 
 def latents_picture(token: str, result: Generated, row: int) -> str:
@@ -221,6 +229,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             with gr.Row():
                 status = gr.HTML(elem_classes="dp-readout", elem_id="t2i-status")
                 stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="t2i-stop")
+            save = Save(elem_id="t2i-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="t2i-notes")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("#### Guidance scales from one noise")
@@ -299,6 +308,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             status: lines(cost_line(result, model, event.reused)),
             notes: lines(*(note for text in recipe.texts() for note in model.text.notes(text))),
             shown: token,
+            save: save_value(token, recipe),
             strip: film(token, result, model, 0, everything),
             look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
             chart: guidance_norms(result.norms()),
@@ -317,7 +327,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             said_now[more.window] = lines(*window_lines(recipe, recipe.plan(schedule), schedule))
         return recipe, said_now
 
-    details = [strip, look, chart, parts, tokens, latents, noise]
+    details = [save, strip, look, chart, parts, tokens, latents, noise]
     runs = Runs(
         backend,
         TextToImage,
@@ -401,6 +411,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         trace, extra = kept.completed(index) if everything else (None, None)
         norms = result.norms(index, trace)
         return {
+            save: save_value(token, result.recipe, index),
             strip: film(token, result, model, index, everything, extra),
             chart: guidance_norms(norms),
             parts: guidance_parts(norms),
@@ -412,7 +423,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         [look.input, look.release, everything.input],
         look_at,
         [shown, look, everything],
-        [strip, chart, parts, latents, noise],
+        [save, strip, chart, parts, latents, noise],
         **FAST,
     )
 

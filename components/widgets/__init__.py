@@ -10,6 +10,7 @@ from components.widgets.opener import Opener
 from components.widgets.paint import Paint
 from components.widgets.plane import Plane
 from components.widgets.race import Race
+from components.widgets.save import Save
 from components.widgets.stage import Stage
 from components.widgets.sweep import Sweep
 from components.widgets.tokens import Tokens
@@ -26,6 +27,7 @@ __all__ = [
     "Paint",
     "Plane",
     "Race",
+    "Save",
     "Stage",
     "Sweep",
     "Tokens",

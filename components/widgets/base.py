@@ -39,7 +39,7 @@ class Widget(gr.HTML, metaclass=NoStub):
 
     def __init__(self, value: dict[str, Any] | None = None, *, elem_id: str | None = None, **options: Any) -> None:
         # Gradio copies a component, with everything it was made from, for each update of a page.
-        super().__init__(value, **(_parts(type(self), elem_id) | {"elem_id": elem_id} | options))
+        super().__init__(value, **(parts(type(self), elem_id) | {"elem_id": elem_id} | options))
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "object", "description": inspect.getdoc(type(self)) or ""}
@@ -52,7 +52,8 @@ class Widget(gr.HTML, metaclass=NoStub):
 
 
 @cache
-def _parts(widget: type[Widget], elem_id: str | None) -> dict[str, Any]:
+def parts(widget: type[Widget], elem_id: str | None) -> dict[str, Any]:
+    """What Gradio is given of a widget: its template, style and script, and its name among the counters."""
     folder = Path(inspect.getfile(widget)).parent
     return {
         "html_template": (folder / "widget.html").read_text("utf-8"),

@@ -12,12 +12,15 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Where a file is. A saved page has all of them in itself, and those that it has not are nowhere. */
+const located = url => (window.__dpFiles ? window.__dpFiles[url] ?? 'data:,' : url);
+
 /** Loads and decodes a picture away from the page. Rejects when it cannot, or when `signal` aborts it. */
 async function decode(url, signal) {
   counters.loads += 1;
   const picture = new Image();
   picture.draggable = false;
-  picture.src = url;
+  picture.src = located(url);
   const givenUp = new Promise((_, reject) => signal?.addEventListener('abort', () => {
     picture.src = ''; // the browser gives the request up, but decode() may then never settle
     reject(signal.reason);

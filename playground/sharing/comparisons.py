@@ -172,8 +172,20 @@ def alone(result: Compared, row: int) -> TextToImage:
     return TextToImage(**fields).but(solver=cell.solver, steps=cell.steps, pictures=1)
 
 
-def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
-    """All pictures as a table of solvers and budgets, with cost, error and all settings."""
+def labelled(
+    result: Compared,
+    table: Sequence[Measured],
+    pictures: Sequence[Image.Image] | None = None,
+    said: Sequence[str] | None = None,
+) -> Image.Image:
+    """Pictures as a table of solvers and budgets, with all settings.
+
+    Args:
+        pictures: one for each row; by default the finished ones.
+        said: what stands below each; by default its cost and error.
+    """
+    pictures = to_images(result.pictures) if pictures is None else pictures
+    said = [cell_text(measured) for measured in table] if said is None else said
     solvers = list(dict.fromkeys(c.solver for c in result.cells))
     budgets = list(dict.fromkeys(c.budget for c in result.cells))
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
@@ -205,7 +217,6 @@ def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
     for j, budget in enumerate(budgets):
         head = f"{budget} {unit}{'' if budget == 1 else 's'}"
         draw.text((left + j * (size + 12), top - 20), head, fill="black", font=small)
-    pictures = to_images(result.pictures)
     rows = {(m.cell.solver, m.cell.budget): k for k, m in enumerate(table)}
     for i, solver in enumerate(solvers):
         y = top + i * (size + foot)
@@ -221,7 +232,7 @@ def labelled(result: Compared, table: Sequence[Measured]) -> Image.Image:
                 draw.text((x + 8, y + size // 2), "not one step", fill="#444444", font=small)
                 continue
             image.paste(pictures[k].resize((size, size)), (x, y))
-            for n, line in enumerate(wrapped(cell_text(table[k]), small, size)):
+            for n, line in enumerate(wrapped(said[k], small, size)):
                 draw.text((x, y + size + 3 + 15 * n), line, fill="#222222", font=small)
     return image
 

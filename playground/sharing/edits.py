@@ -33,15 +33,19 @@ class EditViews(RunViews):
         super().__init__(*args, **options)
         self._brought = brought
 
+    def attached(self, row: int) -> dict[str, Image.Image]:
+        """The guide and the mask of a row that somebody has brought, by name."""
+        recipe = self._singles[row]
+        assert isinstance(recipe, SDEdit)
+        named = {n: self._brought(n) for n in (recipe.guide, recipe.mask) if n}
+        return {n: picture for n, picture in named.items() if picture}
+
     def _make(self, name: str) -> bytes:
         if match := re.fullmatch(r"picture-(\d{1,3})\.png", name):
             row = int(match[1])
             if row >= len(self.result.pictures):
                 raise KeyError(name)
-            recipe = self._singles[row]
-            assert isinstance(recipe, SDEdit)
-            named = {n: self._brought(n) for n in (recipe.guide, recipe.mask) if n}
-            return to_png(self.result.images[row], recipe, attached={n: p for n, p in named.items() if p})
+            return to_png(self.result.images[row], self._singles[row], attached=self.attached(row))
         if name == "guide.png" and self.result.guide is not None:
             return to_png(to_images(self.result.guide[None])[0])
         match = re.fullmatch(r"start-(\d{1,3})\.png", name)

@@ -9,9 +9,18 @@ from playground.plane.density import BOX, density
 from playground.plane.flow import Flow
 from playground.sharing.png import to_png
 
-PAPER, INK = (255, 255, 255), (0, 158, 115)
-CLASSES = ((17, 99, 196), (181, 71, 8), (0, 158, 115), (201, 87, 181), (191, 132, 0), (58, 150, 207))
-"""Colours of the particles by class, those of the page's palette."""
+PAPER, INK = (255, 255, 255), (191, 132, 0)
+CLASSES = (
+    (0, 158, 115),
+    (17, 99, 196),
+    (181, 71, 8),
+    (201, 87, 181),
+    (191, 132, 0),
+    (58, 150, 207),
+    (138, 144, 153),
+    (15, 23, 42),
+)
+"""The exact density's colour, and those of the particles by class, as on the page."""
 
 
 def flow_picture(flow: Flow, size: int = 720) -> Image.Image:
@@ -19,7 +28,7 @@ def flow_picture(flow: Flow, size: int = 720) -> Image.Image:
 
     A flow on the line is drawn with time from noise on the left to data on the right.
     """
-    return _line(flow, size) if flow.recipe.dimension == 1 else _plane(flow, size)
+    return line_picture(flow, size) if flow.recipe.dimension == 1 else _plane(flow, size)
 
 
 def flow_png(flow: Flow, size: int = 720) -> bytes:
@@ -27,7 +36,7 @@ def flow_png(flow: Flow, size: int = 720) -> bytes:
     return to_png(flow_picture(flow, size), flow.recipe)
 
 
-def _shade(values: np.ndarray, size: int) -> Image.Image:
+def shade(values: np.ndarray, size: int) -> Image.Image:
     """A density [H, W] >= 0 as a tint of the paper."""
     share = np.sqrt(values / max(float(values.max()), 1e-12))[..., None]
     tint = np.array(PAPER) + share * 0.55 * (np.array(INK) - np.array(PAPER))
@@ -36,7 +45,7 @@ def _shade(values: np.ndarray, size: int) -> Image.Image:
 
 def _plane(flow: Flow, size: int) -> Image.Image:
     exact = density(flow.recipe, times=[0.0], label=flow.recipe.label).values[0].numpy()
-    picture = _shade(exact[::-1], size)  # rows run from the lowest y, pictures from the top
+    picture = shade(exact[::-1], size)  # rows run from the lowest y, pictures from the top
     draw = ImageDraw.Draw(picture, "RGBA")
     for (x, y), label in zip(flow.x.tolist(), flow.labels.tolist(), strict=True):
         if abs(x) < BOX and abs(y) < BOX:
@@ -45,15 +54,16 @@ def _plane(flow: Flow, size: int) -> Image.Image:
     return picture
 
 
-def _line(flow: Flow, size: int) -> Image.Image:
+def line_picture(flow: Flow, size: int, until: int | None = None) -> Image.Image:
+    """The density against time and the particles' paths in it, to the end or over the first `until` frames."""
     times = flow.times
     exact = density(flow.recipe, times=times, size=size // 4, label=flow.recipe.label).values.numpy()
-    picture = _shade((exact / exact.max(1, keepdims=True))[:, ::-1].T, size)
+    picture = shade((exact / exact.max(1, keepdims=True))[:, ::-1].T, size)
     draw = ImageDraw.Draw(picture, "RGBA")
     places = (flow.frames[..., 0] / flow.zoom[:, None])[:, :200]
     across = np.linspace(0, size - 1, len(times))
     for i in range(places.shape[1]):
         heights = ((1 - places[:, i].numpy() / BOX) / 2 * size).tolist()
         colour = (*CLASSES[int(flow.labels[i]) % len(CLASSES)], 110)
-        draw.line(list(zip(across.tolist(), heights, strict=True)), fill=colour, width=1)
+        draw.line(list(zip(across.tolist(), heights, strict=True))[: until and max(2, until)], fill=colour, width=1)
     return picture

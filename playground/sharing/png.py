@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -18,6 +19,11 @@ CHUNK = "diffusion-playground"
 
 ATTACHED = CHUNK + "/"
 """The keyword, and then the name, of a text chunk with a picture that the recipe names: PNG in base64."""
+
+
+def record_of(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as it stands in a file: tab, version and all fields."""
+    return {"tab": recipe.tab, "v": VERSION, **recipe.model_dump(mode="json")}
 
 
 def to_png(
@@ -36,8 +42,7 @@ def to_png(
     for name, picture in (attached or {}).items():
         info.add_text(ATTACHED + name, base64.b64encode(to_png(picture)).decode(), zip=False)
     if recipe is not None:
-        record = {"tab": recipe.tab, "v": VERSION, **recipe.model_dump(mode="json")}
-        info.add_itxt(CHUNK, json.dumps(record, ensure_ascii=False))
+        info.add_itxt(CHUNK, json.dumps(record_of(recipe), ensure_ascii=False))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info, compress_level=compress)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""An experiment from what carries it: a link, or a PNG file of the page."""
+"""An experiment from what carries it: a link, or a file that the page saved (PNG, GIF or HTML)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from playground.images import comparison, prompt_to_prompt, sdedit  # noqa: F401
 from playground.images.guides import content_name, open_picture
 from playground.plane import recipe as _plane  # noqa: F401
 from playground.recipes import Recipe, recipe_from_query
+from playground.sharing.html import carried
 from playground.sharing.png import ATTACHED, CHUNK
 
 MOST_CHARACTERS = 100_000
@@ -48,24 +49,64 @@ def from_record(record: Mapping[str, Any]) -> tuple[Recipe, list[str]]:
     return recipe_from_query(query)
 
 
-def from_png(content: bytes) -> tuple[Recipe, list[str], dict[str, Image.Image]]:
-    """The recipe that a PNG file of the playground carries, as `from_link`, and the pictures it names, by name.
+Carried = tuple[Recipe, list[str], dict[str, Image.Image]]
+"""A recipe, a sentence for each value that was changed, and the pictures that it names, by name."""
+
+NOTHING = "The file carries no experiment of the playground; some programs remove it when they save a picture."
+
+
+def from_png(content: bytes) -> Carried:
+    """The experiment that a PNG file of the playground carries, or a GIF, whose comment is the record.
 
     Raises:
         RecipeError: for another kind of file, or one without a recipe.
     """
-    nothing = "The file carries no experiment of the playground; some programs remove it when they save a picture."
     try:
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-            texts: dict[str, str] = dict(picture.text)  # type: ignore[attr-defined]
+        with Image.open(io.BytesIO(content), formats=["PNG", "GIF"]) as picture:
+            texts: dict[str, str] = dict(getattr(picture, "text", {}))
+            comment = picture.info.get("comment", b"")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise RecipeError("The file is not a PNG picture.") from None
+        raise RecipeError("The file is not a picture that the playground saved.") from None
+    if comment and not texts:
+        texts[CHUNK] = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
     try:
         record = json.loads(texts.get(CHUNK, "")[:MOST_CHARACTERS])
     except (ValueError, RecursionError):
         record = None
+    return _carried(record, texts)
+
+
+def from_html(content: bytes) -> Carried:
+    """The experiment that an HTML file of the playground carries.
+
+    Raises:
+        RecipeError: for one without a recipe.
+    """
+    held = carried(content)
+    record = held.get(CHUNK)
+    if len(json.dumps(record)) > MOST_CHARACTERS:
+        record = None
+    return _carried(record, {name: value for name, value in held.items() if isinstance(value, str)})
+
+
+def from_file(content: bytes) -> Carried:
+    """The experiment of a file that the page has saved, whichever kind it is.
+
+    Raises:
+        RecipeError: in one sentence, for any other file.
+    """
+    if content.startswith((b"\x89PNG", b"GIF8")):
+        return from_png(content)
+    if carried(content):
+        return from_html(content)
+    if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise RecipeError(NOTHING)
+    raise RecipeError("The file is none that the playground opens: a PNG, GIF or HTML file that it has saved.")
+
+
+def _carried(record: Any, texts: Mapping[str, str]) -> Carried:
     if not isinstance(record, dict):
-        raise RecipeError(nothing)
+        raise RecipeError(NOTHING)
     recipe, notes = from_record(record)
     attached = {k.removeprefix(ATTACHED): v for k, v in texts.items() if k.startswith(ATTACHED)}
     return recipe, notes, _pictures(attached, notes)
@@ -87,8 +128,8 @@ def _pictures(attached: Mapping[str, str], notes: list[str]) -> dict[str, Image.
     return found
 
 
-def load(link_or_file: str) -> tuple[Recipe, list[str], dict[str, Image.Image]]:
-    """The recipe of a link, or of a PNG file, as `from_png`.
+def load(link_or_file: str) -> Carried:
+    """The experiment of a link, or of a PNG, GIF or HTML file that the page has saved.
 
     Raises:
         RecipeError: in one sentence, when neither gives one.
@@ -99,4 +140,4 @@ def load(link_or_file: str) -> tuple[Recipe, list[str], dict[str, Image.Image]]:
         content = Path(link_or_file).read_bytes()
     except (OSError, ValueError):
         raise RecipeError(f"{link_or_file[:80]!r} is neither a link nor a file.") from None
-    return from_png(content)
+    return from_file(content)

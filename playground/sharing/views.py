@@ -21,6 +21,7 @@ from playground.images.text_to_image import (
     noised,
     with_both_branches,
 )
+from playground.recipes import TextToImage
 from playground.sharing.png import to_png
 
 T = TypeVar("T")
@@ -75,6 +76,10 @@ class RunViews:
         if name not in self._kept:
             self._kept[name] = self._make(name)
         return self._kept[name]
+
+    def single(self, row: int) -> TextToImage:
+        """The recipe of one picture by itself."""
+        return self._singles[row]
 
     def completed(self, row: int) -> tuple[list[StepRecord], Count]:
         """The steps of a row with the branches that guidance skipped, and what those cost apart from the run."""

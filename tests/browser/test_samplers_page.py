@@ -46,8 +46,9 @@ def test_a_comparison_says_who_is_closest_and_is_played_without_the_server(visit
     expect(page.locator("#samplers-film .note")).to_contain_text("columns are evaluations")
     expect(page.locator("#samplers-halfway figure").first).to_be_visible()
     expect(page.locator("#samplers-errors .plot-container")).to_be_visible()
-    link = page.locator("#samplers-saved a").get_attribute("href")
-    assert link.endswith("table.png")
+    with page.expect_download() as saved:
+        page.locator("#samplers-save").get_by_role("button", name="Save as PNG").click()
+    assert saved.value.suggested_filename == "samplers.png"
 
 
 def test_choices_are_in_the_link_and_empty_ones_are_named(visit):

@@ -1,10 +1,13 @@
 const input = find('input');
 const open = find('.open');
 
-const say = text => { find('.said').textContent = text; };
+function say(text, wrong = true) {
+  find('.said').textContent = text;
+  find('.said').classList.toggle('wrong', wrong);
+}
 function rest() {
   open.classList.remove('over');
-  find('.text').textContent = 'Open a saved picture, or drop it anywhere';
+  find('.text').textContent = 'Open a saved PNG, GIF or HTML file, or drop it anywhere';
 }
 
 const bring = file => readFile(file, say, data => trigger('dropped', { data }));
@@ -19,7 +22,7 @@ addEventListener('dragover', event => {
   if (!files(event)) return;
   event.preventDefault();
   open.classList.add('over');
-  find('.text').textContent = 'Let go: the picture’s experiment opens';
+  find('.text').textContent = 'Let go: the file’s experiment opens';
 });
 addEventListener('dragleave', event => { if (event.relatedTarget === null) rest(); });
 addEventListener('drop', event => {
@@ -31,9 +34,32 @@ addEventListener('drop', event => {
 
 function load() {
   const { link, said } = props.value ?? {};
-  say(said || '');
-  if (typeof link === 'string' && link.startsWith('?')) location.assign(location.pathname + link);
+  if (typeof link === 'string' && link.startsWith('?')) {
+    leave(said || '');
+    location.assign(location.pathname + link);
+  } else {
+    say(said || '');
+  }
+}
+
+// What was changed on the way from the file to the link is told on the page that the link opens.
+const KEPT = 'dp-opened';
+function leave(text) {
+  try {
+    sessionStorage.setItem(KEPT, text);
+  } catch { /* the browser keeps nothing: then it is not told */ }
+}
+function taken() {
+  try {
+    const text = sessionStorage.getItem(KEPT) ?? '';
+    sessionStorage.removeItem(KEPT);
+    return text;
+  } catch {
+    return '';
+  }
 }
 watch('value', load);
 load();
 rest();
+const told = taken();
+if (told) say('Opened the file. ' + told, false);

@@ -6,7 +6,8 @@ from components.widgets.base import Widget
 class Plane(Widget):
     """`{"url": str, "keys": {layer: str}, "reasons": {layer: str}, "dimension": 1 | 2, "classes": [str],
     "learned": bool, "live": bool, "remarks": {layer: str}, "show": {"id": str, "layers": [str], "at": float},
-    "edit": null | "draw" | "mixture", "components": [[x, y, scale x, scale y, angle, weight, label]]}`.
+    "edit": null | "draw" | "mixture", "components": [[x, y, scale x, scale y, angle, weight, label]],
+    "alone": bool}`.
 
     `url + layer + ".bin"` is a buffer made by `playground.plane.packing`; one is fetched when its layer is on
     show and its key has changed since, so that playing and scrubbing ask the server for nothing. A layer with a
@@ -17,6 +18,8 @@ class Plane(Widget):
     Layers: flow (the particles, trajectories and solver states), density, arrows, noising, conditional, grid,
     tilted, errors, exact (curves under the solver's steps), line-0 and line-1 (the coordinate against time). Time
     runs over the flow's frames evenly; at sigma > 1 the view is zoomed out by sigma.
+
+    Where it stands `alone`, in a saved file, a click asks nobody.
 
     Events: `point` `{"x", "y"}`, a point that was clicked; `drawn` `{"points": [[x, y, label]]}`;
     `shaped` `{"components": [...]}`, when a component has been shaped. While one is dragged, flows of it are

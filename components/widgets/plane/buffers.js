@@ -28,7 +28,7 @@ function bufferSlot(then) {
     busy = true;
     counters.loads += 1;
     try {
-      const answer = await fetch(url);
+      const answer = await fetch(located(url));
       const come = answer.ok ? unpack(await answer.arrayBuffer()) : await answer.text();
       if (wanted.key !== null) { // not dropped meanwhile
         if (answer.ok) slot.data = come;

@@ -651,6 +651,7 @@ function hover(index) {
 }
 
 function ask(point) {
+  if (value.alone) return; // in a file there is nobody to ask
   aim = point;
   stale.board = stale.cursor = true;
   if (shown.has('conditional')) wantConditional();
@@ -927,7 +928,9 @@ function remember() {
     const text = [position.toFixed(3), ...LAYERS.map(({ name }) => name).filter(name => shown.has(name))].join(',');
     const url = new URL(location.href);
     url.hash = 'plane=' + text;
-    history.replaceState(history.state, '', url);
+    try {
+      history.replaceState(history.state, '', url);
+    } catch { /* a saved page in a frame may have no address of its own */ }
   }, 300);
 }
 

@@ -102,10 +102,13 @@ function lay() {
         return;
       }
       const canvas = make('canvas');
-      const node = make('button', {
-        type: 'button', class: 'cell', 'aria-label': title + ', ' + cell.text, 'aria-pressed': String(cell.row === value.selected),
-      }, canvas, make('span', { class: 'said quiet numbers' }));
-      node.addEventListener('click', () => {
+      const label = title + ', ' + cell.text;
+      const said = make('span', { class: 'said quiet numbers' });
+      const node = value.alone
+        ? make('div', { class: 'cell', role: 'img', 'aria-label': label }, canvas, said)
+        : make('button', { type: 'button', class: 'cell', 'aria-label': label,
+          'aria-pressed': String(cell.row === value.selected) }, canvas, said);
+      if (!value.alone) node.addEventListener('click', () => {
         for (const other of cells) other.node.setAttribute('aria-pressed', String(other.node === node));
         value.selected = cell.row;
         trigger('pick', { row: cell.row });

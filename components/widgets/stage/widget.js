@@ -19,20 +19,20 @@ function show(cell, { url, label }, live) {
     cell.url = url;
     cell.label.textContent = label;
     cell.label.title = label;
-    // A preview holds no experiment that a file could bring back.
-    cell.link.hidden = live;
-    cell.link.href = url;
+    cell.link.href = located(url);
+    // A preview holds no experiment that a file could bring back, and a saved file may have had no room for PNG.
+    cell.link.hidden = live || cell.link.href.startsWith('data:image/webp');
     cell.link.download = (label.replace(/[^A-Za-z0-9.=-]+/g, ' ').trim() || 'picture') + '.png';
     cell.link.setAttribute('aria-label', 'Save as PNG: ' + label);
     cell.button.setAttribute('aria-label', 'Enlarge: ' + label);
-    if (enlarged === cell) large.src = url;
+    if (enlarged === cell) large.src = located(url);
   });
 }
 
 function enlarge(cell) {
   if (!cell.url) return;
   enlarged = cell;
-  large.src = cell.url;
+  large.src = located(cell.url);
   large.alt = cell.label.textContent;
   dialog.showModal();
   sharpen(large, large.clientWidth, cell.button.firstElementChild.naturalWidth);
