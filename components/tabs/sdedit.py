@@ -37,8 +37,9 @@ from playground.errors import PlaygroundError, RecipeError
 from playground.guidance import RULES
 from playground.images.examples import EXAMPLES, pasted, stroked
 from playground.images.guides import open_picture, prepare
+from playground.images.models import TextToImageModel
 from playground.images.sdedit import Edited, Level, SDEdit, level
-from playground.images.strengths import CONVENTIONS, level_of, settings
+from playground.images.strengths import CONVENTIONS, level_of, nearest, same_point, settings
 from playground.images.tradeoff import LEVELS as MEASURED
 from playground.images.tradeoff import SEEDS, Tradeoff, judged, parts, tradeoff, verifier_of
 from playground.plane.sdedit import PARTS, TARGET, edit_points, strokes
@@ -131,41 +132,59 @@ def level_lines(at: Level, recipe: SDEdit, schedule: Schedule) -> list[str]:
     size = getattr(schedule, "size", 0)
     k = f" · timestep {max(0, round(at.t0 * size) - 1)} of {size}" if size else ""
     snr = "∞" if at.snr == float("inf") else number(at.snr)
+    again = f", K = {at.passes} times" if at.passes > 1 else ""
     told = [
         f"t = {at.t0:.3f} (flow matching: 1 − t = {1 - at.t0:.3f}){k}",
         f"α = {at.alpha:.3f} · σ = {at.sigma:.3f} · SNR = α²/σ² = {snr}",
-        f"k = {at.runs} of {at.steps} steps are run · NFE = {at.evaluations}",
+        f"k = {at.runs} of {at.steps} steps are run{again} · NFE = {at.evaluations}",
     ]
     if recipe.t0 == 0:
         told.append("t₀ = 0: no noise, no step. The guide comes back through the autoencoder: encoded and decoded.")
     elif at.noise_only:
         told.append(
             "From here it is text to image: sampling starts from noise alone, and the guide plays no part"
-            + (f" (noised to t_max it would leave a trace of {at.alpha:.3f})." if at.alpha > 1e-4 else ".")
+            + (f" (noised to this level it would leave a trace of {at.alpha:.3f})." if at.alpha > 1e-4 else ".")
         )
+        if at.t0 < schedule.t_max - 1e-9:
+            told.append(f"This grid starts at t = {at.t0:.3f}, below t_max: see its first step.")
+        if at.passes > 1:
+            told.append("Each of the K passes starts from noise of its own, so only the last one counts.")
+    elif at.passes > 1:
+        told.append(f"Every pass after the first noises the result of the one before it to t = {at.t0:.3f}.")
     return told
 
 
 def elsewhere(recipe: SDEdit, schedule: Schedule) -> list[str]:
-    """The same level as three programs call it."""
+    """The nearest level that three programs can start from, in their words."""
     told = []
     for setting in settings(recipe.t0, recipe.steps, recipe.grid, schedule):
         word = "denoise" if setting.program == "ComfyUI" else "strength"
         if setting.strength is None:
             told.append(f"{setting.program}: cannot start there")
-        else:
-            told.append(
-                f"{setting.program}: {word} {setting.strength:.3f} with {setting.steps} steps, "
-                f"from t = {setting.t0:.3f}"
-            )
+            continue
+        there = f"{setting.program}: {word} {setting.strength:g} with {setting.steps} steps"
+        if setting.runs == 0:
+            told.append(f"{there} runs none of them; this is the nearest point (t₀ = {recipe.t0:g} here)")
+            continue
+        start = f"t = {setting.t0:.3f}"
+        if abs(setting.t0 - recipe.t0) > 5e-4:
+            start = f"the nearest point, {start}, not {recipe.t0:g}"
+        told.append(f"{there} runs {setting.runs} of them from {start}")
+    at = nearest(recipe.t0, recipe.steps, recipe.grid, schedule)
+    same = same_point("ComfyUI", at.runs, recipe.steps)
+    if same is not None and at.runs < recipe.steps:
+        told.append(
+            f"ComfyUI with denoise {same:g} and {at.runs} steps runs the same {at.runs} steps as diffusers does."
+        )
+    if recipe.t0 >= schedule.t_max:
+        told.append("All of them add the noise to the guide even there; here t₀ = 1 leaves the guide out.")
     return told
 
 
 def strength_in(program: str, recipe: SDEdit, schedule: Schedule) -> float | None:
-    """What one program calls the strength of this level."""
+    """What one program calls the strength of its point that is nearest to this level."""
     all_of_them = settings(recipe.t0, recipe.steps, recipe.grid, schedule)
-    found = next(s.strength for s in all_of_them if s.program == program)
-    return None if found is None else round(found, 4)
+    return next(s.strength for s in all_of_them if s.program == program)
 
 
 def about(guide: Image.Image, mask: Image.Image | None) -> list[str]:
@@ -203,8 +222,8 @@ def example_tiles(selected: str) -> dict[str, Any]:
     return {"axis": "example guides", "tiles": tiles, "selected": selected, "caption": ""}
 
 
-def strip_tiles(result: Edited | None, token: str, row: int, selected: float) -> dict[str, Any]:
-    """One seed's pictures over t0."""
+def strip_tiles(result: Edited | None, token: str, row: int, selected: tuple[float, int]) -> dict[str, Any]:
+    """One seed's pictures over t0, and the one marked whose (t0, seed) is selected."""
     seed = result.recipe.seed + row if result else 0
     distances = result.distances.tolist() if result else []
     tiles = []
@@ -212,10 +231,34 @@ def strip_tiles(result: Edited | None, token: str, row: int, selected: float) ->
         at = row * len(STRIP) + i
         label = f"{t0:g} · {distances[at]:.0f}" if result else f"t₀ = {t0:g}"
         url = Media.url(token, f"picture-{at}.png") if result else None
-        tiles.append({"value": t0, "label": label, "url": url})
-    caption = f"seed {seed}: t₀ · distance to the guide (L2, 1/255)" if result else ""
-    chosen = selected if selected in STRIP else None
-    return {"axis": f"t0, seed {seed}", "tiles": tiles, "selected": chosen, "caption": caption}
+        tiles.append({"value": {"t0": t0, "seed": seed} if result else {"t0": t0}, "label": label, "url": url})
+    caption = ""
+    if result:
+        recipe = result.recipe
+        where = ", in the masked part" if result.free is not None else ""
+        passes = f", K = {recipe.repeats} passes each" if recipe.repeats > 1 else ""
+        caption = (
+            f"“{recipe.prompt}”, w = {number(recipe.w)}, {recipe.steps} steps, seed {seed}{passes}: t₀ · "
+            f"distance to the guide (L2{where}, 1/255)"
+        )
+    chosen = {"t0": selected[0], "seed": selected[1]} if result else {"t0": selected[0]}
+    return {"axis": f"t0, seed {seed}" if result else "t0", "tiles": tiles, "selected": chosen, "caption": caption}
+
+
+def filmed(token: str, result: Edited, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
+    """The filmstrip of one picture; where there are several passes each step says of which it is."""
+    value, passes = film(token, result, model, row, everything), result.recipe.repeats
+    for i, column in enumerate(value["columns"] if passes > 1 else ()):
+        column["level"] = f"pass {i * passes // len(value['columns']) + 1} of {passes} · {column['level']}"
+    return value
+
+
+# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them.
+MARK = """(t0, seed, ...strips) => strips.map(strip => {
+    if (!strip?.tiles?.length) return strip;
+    const seeded = "seed" in strip.tiles[0].value;
+    return {...strip, selected: seeded ? {t0, seed} : {t0}};
+})"""
 
 
 @lru_cache(maxsize=256)
@@ -254,7 +297,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     default = SDEdit(model=next(iter(backend.models)))
     shelf = media.shelf(SDEdit.tab)
     shown = gr.State("")  # the token of the run on show
-    stripped = gr.State(0)  # the first seed of the strip on show
 
     # --- layout ---------------------------------------------------------------------------------------
     with gr.Row(elem_classes="dp-columns"):
@@ -267,8 +309,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             levels = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-level")
             with gr.Accordion("Strength in other programs", open=False, elem_id="sdedit-elsewhere-fold"):
                 gr.HTML(
-                    "<p>The same point as each of them calls it, at this number of steps and on this grid. "
-                    "ComfyUI keeps its number of steps whatever the strength.</p>",
+                    "<p>Each of them starts at points of a grid only: this is the nearest one at this number of "
+                    "steps and on this kind of grid. ComfyUI runs all of its steps whatever the strength: it takes "
+                    "them from a longer grid. A strength that you type moves t₀ to the very point where that "
+                    "program starts.</p>",
                     elem_classes="dp-help",
                 )
                 others = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-elsewhere")
@@ -276,7 +320,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     list(CONVENTIONS), value="diffusers", label="type a strength of", elem_id="sdedit-program"
                 )
                 strength = gr.Number(
-                    label="strength there", info="moves t₀ to where that program starts", elem_id="sdedit-strength"
+                    label="strength there (the nearest, if it has no such point)",
+                    info="moves t₀ to where that program starts",
+                    elem_id="sdedit-strength",
                 )
                 unlike = gr.HTML(elem_classes="dp-error", elem_id="sdedit-unlike")
             c["w"] = control(SDEdit, "w")
@@ -368,13 +414,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         """Guide, noised start and result of one picture."""
         distance = float(result.distances[row])
         where = " in the masked part" if result.free is not None else ""
+        last = result.recipe.repeats
         return {
             "pictures": [
                 {"name": "guide", "url": Media.url(token, "guide.png"), "help": "as it entered"},
                 {
-                    "name": f"start at t₀ = {result.recipe.t0:g}",
+                    "name": f"start at t₀ = {result.recipe.t0:g}"
+                    + (f", pass {last} of {last}" if last > 1 else ""),
                     "url": Media.url(token, f"start-{row}.png"),
-                    "help": "x_t0, decoded",
+                    "help": "x_t0, decoded" + (f": the result of pass {last - 1}, noised" if last > 1 else ""),
                 },
                 {"name": "result", "url": Media.url(token, f"picture-{row}.png"), "help": "what was made of it"},
             ],
@@ -396,7 +444,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             status: lines(cost_line(result, model, event.reused)),
             notes: lines(result.told, *texts),
             shown: token,
-            strip: film(token, result, model, 0, everything),
+            strip: filmed(token, result, model, 0, everything),
             look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
             compare: stages(token, result, 0),
         }
@@ -616,10 +664,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         def made(result: Edited) -> dict[Any, Any]:
             token, n = shelf.add(request.session_hash, edit_views(result)), result.count
-            update: dict[Any, Any] = {stripped: recipe.seed}
+            update: dict[Any, Any] = {}
             for i, row in enumerate(rows):
                 there = i < recipe.pictures
-                tiles = strip_tiles(result, token, i, recipe.t0) if there else {}
+                tiles = strip_tiles(result, token, i, (recipe.t0, recipe.seed)) if there else {}
                 if i == recipe.pictures - 1:
                     tiles["caption"] += (
                         f" · {n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
@@ -630,13 +678,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         yield from beside(backend, recipe, request, "strip", strip_button, error, made)
 
-    strip_button.click(run_strip, [seeds, *controls], [*rows, strip_button, stripped, error], **RUNNING)
-    for index, row in enumerate(rows):
+    strip_button.click(run_strip, [seeds, *controls], [*rows, strip_button, error], **RUNNING)
 
-        def pick(first: int, event: gr.EventData, index: int = index) -> dict[Any, Any]:
-            return {c["t0"]: float(event._data["value"]), c["seed"]: first + index}
+    def pick(event: gr.EventData) -> dict[Any, Any]:
+        """Level and seed of a tile that was clicked; what a browser sends is not trusted."""
+        taken = event._data["value"]
+        numbers = {k: v for k, v in taken.items() if k in ("t0", "seed")} if isinstance(taken, dict) else {}
+        return {c[k]: v for k, v in numbers.items() if isinstance(v, int | float)} or gr.skip()
 
-        runs.then_start(row.pick(pick, stripped, [c["t0"], c["seed"]], **(FAST | {"trigger_mode": "multiple"})))
+    on_strip = [c["t0"], c["seed"]]
+    for row in rows:
+        runs.then_start(row.pick(pick, None, on_strip, **(FAST | {"trigger_mode": "multiple"})))
+    gr.on([x.change for x in on_strip], None, [*on_strip, *rows], rows, js=MARK, **FAST)
 
     # --- faithful or realistic --------------------------------------------------------------------------
     def run_measure(request: gr.Request, *values: Any):
@@ -692,7 +745,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return gr.skip()
         result, model = kept.result, backend.model(kept.result.recipe.model)
         index = min(int(row), len(result.pictures)) - 1
-        return {strip: film(token, result, model, index, everything), compare: stages(token, result, index)}
+        return {strip: filmed(token, result, model, index, everything), compare: stages(token, result, index)}
 
     gr.on(
         [look.input, look.release, everything.input],
@@ -743,7 +796,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             words: word_list(backend.model(recipe.model)),
             paint: board(guide, mask, size),
             examples: example_tiles(recipe.guide),
-            rows[0]: strip_tiles(None, "", 0, recipe.t0),
+            rows[0]: strip_tiles(None, "", 0, (recipe.t0, recipe.seed)),
             strength: strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule),
             told: lines(*changed),
             plane: plane_clouds(recipe.t0, recipe.seed),
