@@ -35,8 +35,8 @@ from playground.backend import Backend, Failed, Preview, Result
 from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
 from playground.guidance import RULES
-from playground.images.examples import EXAMPLES, pasted, stroked
-from playground.images.guides import open_picture, prepare
+from playground.images.examples import EXAMPLES, example, pasted, stroked
+from playground.images.guides import fit_both, open_picture, prepare
 from playground.images.models import TextToImageModel
 from playground.images.sdedit import Edited, Level, SDEdit, level
 from playground.images.strengths import CONVENTIONS, level_of, nearest, same_point, settings
@@ -56,16 +56,20 @@ STRIP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_SEEDS = 4
 """Rows of the strip."""
 
-STROKES: dict[str, float] = {"castle": 0.4, "rocket": 0.6, "snowman": 0.8}
-"""Stroke paintings among the presets: the example and its t0."""
+STROKES = "castle"
+"""The stroke painting among the presets: the same one at each level, so that nothing else differs."""
 LEVELS = (0.4, 0.6, 0.8)
 SCENES = {
     "Stroke edit with a mask": ("a house on the grass", "a house on the grass with the sun"),
     "Compositing": ("a castle at sunset", "a cat next to a castle at sunset"),
 }
 """Presets that start from pictures of the model: the prompt of the picture, and the prompt of the edit."""
+PATCH_SIZE = (512, 512)
+"""A second picture that is brought is made to fit into this: it is scaled on the board, by hand."""
 PATCH = "a cat on the grass"
 """What is pasted in the preset of compositing."""
+PATCH_WIDTH = 0.42
+"""Its width, as a part of the picture's."""
 
 EQUATION = r"""
 The guide $x^{\text{guide}}$ gets noise up to the level $t_0$, and sampling starts there:
@@ -578,9 +582,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             return {refused: lines(str(problem))}
         if event._data["use"] == "patch":
-            picture.thumbnail((512, 512))
+            brought_as = f"{picture.width} × {picture.height}"
+            picture.thumbnail(PATCH_SIZE, Image.Resampling.LANCZOS)
+            now = f"{picture.width} × {picture.height}"
+            done = f"The second picture was {brought_as} scaled to {now}." if now != brought_as else ""
             patch = {"id": secrets.token_hex(6), "url": picture_url(picture)}
-            return {paint: {"patch": patch}, told: lines(*said_of), refused: ""}
+            return {paint: {"patch": patch}, told: lines(*said_of, done), refused: ""}
         update = taken(picture, None, model, request.session_hash or "")
         return update | {told: lines(*said_of) + update[told]}
 
@@ -601,16 +608,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def take_example(model: str, event: gr.EventData) -> dict[Any, Any]:
         name = str(event._data["value"])
-        if name not in EXAMPLES:
-            return {refused: lines(f"There is no example guide called {name[:32]!r}.")}
-        return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt}
+        try:
+            return example_of(name, model) | {c["prompt"]: example(name).prompt}
+        except PlaygroundError as problem:
+            return {refused: lines(str(problem))}
 
     def example_of(name: str, model: str) -> dict[Any, Any]:
         size = size_of(model)
         return {
             c["guide"]: name,
             c["mask"]: "",
-            paint: board(EXAMPLES[name].picture(size), None, size),
+            paint: board(example(name).picture(size), None, size),
             told: "",
             refused: "",
             examples: example_tiles(name),
@@ -629,18 +637,21 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def preset(kind: str, t0: float, model: str, request: gr.Request) -> dict[Any, Any]:
         visitor = request.session_hash or ""
         if kind not in SCENES:
-            name = next(name for name, at in STROKES.items() if at == t0)
-            return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt, c["t0"]: t0}
+            return example_of(STROKES, model) | {c["prompt"]: example(STROKES).prompt, c["t0"]: t0}
         first, prompt = SCENES[kind]
         try:
             base = scene(first, model, visitor)
+            done = ""
             if kind == "Compositing":
-                guide, mask = pasted(base, scene(PATCH, model, visitor), (0.24, 0.72), 0.42)
+                patch = scene(PATCH, model, visitor)
+                guide, mask = pasted(base, patch, (0.24, 0.72), PATCH_WIDTH)
+                done = f"The second picture is an ellipse of “{PATCH}”, scaled to {PATCH_WIDTH:.0%}."
             else:
                 guide, mask = stroked(base, (252, 214, 60), (0.8, 0.2), 0.11)
         except PlaygroundError as problem:
             return {refused: lines(str(problem))}
-        return taken(guide, mask, model, visitor) | {c["prompt"]: prompt, c["t0"]: t0}
+        update = taken(guide, mask, model, visitor)
+        return update | {c["prompt"]: prompt, c["t0"]: t0, told: lines(done) + update[told]}
 
     for kind, t0, button in presets:
 
@@ -761,17 +772,25 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         base64, or "" where the recipe names an example, or has no mask."""
         visitor = request.session_hash or ""
         with refusals(recipe):
-            given = dict(recipe)
+            # Checked with the names it came with, which pictures that are sent along replace.
+            made = SDEdit.make(**recipe)
             done: list[str] = []
+            size = size_of(made.model)
+            picture, _ = guide_of(made.but(mask=""), backend.guides, size) if not guide and mask else (None, None)
             if guide:
                 picture, done = open_picture(read_data(guide))
-                given["guide"] = backend.guides.put(picture, visitor)
-            if mask:
-                given["mask"] = backend.guides.put(open_picture(read_data(mask))[0].convert("L"), visitor)
-            made = SDEdit.make(**given)
+            if picture is not None:
+                marked = open_picture(read_data(mask))[0].convert("L") if mask else None
+                # Kept as they enter the run: what is kept is bounded by the model's size, whatever was sent.
+                fitted, marked, fit = fit_both(picture, marked, size)
+                done.append(fit)
+                if guide:
+                    made = made.but(guide=backend.guides.put(fitted, visitor))
+                if marked is not None:
+                    made = made.but(mask=backend.guides.put(marked, visitor))
             result = backend.result(made, visitor, f"{SDEdit.tab}/api")
             answer = pictures_answer(made, result, edit_views(result))
-            told_of = " ".join([*done, result.told]).strip()
+            told_of = " ".join(filter(None, [*done, result.told]))
             return answer | {"distances": result.distances.tolist(), "told": told_of}
 
     gr.api(sdedit, api_name="sdedit", concurrency_limit=None)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from playground.fields import Count, rows
 from playground.images.examples import EXAMPLES
-from playground.images.guides import coarse, mask_tensor, prepare, to_tensor
+from playground.images.guides import coarse, fit_both, mask_tensor, to_tensor
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_rows
@@ -224,11 +224,9 @@ def run(
     path, shape = model.denoiser.schedule, model.denoiser.shape
     size = model.picture_size
     free = None
-    if mask is not None:
-        free = mask_tensor(mask, guide.size)
-        picture = Image.fromarray((free[0, 0] * 255).to(torch.uint8).numpy())
-        free = (to_tensor(prepare(picture.convert("RGB"), size)[0])[:, :1] > 0).float()
-    fitted, told = prepare(guide, size)
+    fitted, marked, told = fit_both(guide, mask, size)
+    if marked is not None:
+        free = mask_tensor(marked, size)
     pixels = to_tensor(fitted)
     latents = model.autoencoder.encode(pixels)[0].float().cpu()
 
