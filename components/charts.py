@@ -181,13 +181,13 @@ def training_loss(history: Sequence[tuple[int, float, float]]) -> go.Figure:
 
 def tradeoff_curve(curve: Tradeoff) -> go.Figure:
     """Mean distance to the guide over t0 with its spread over the seeds, and perceptually where it was measured."""
-    figure = _figure(300)
+    figure, part = _figure(300), " in the masked part" if curve.masked else ""
     figure.add_scatter(
         x=curve.t0,
         y=curve.distance,
         error_y={"array": curve.spread, "color": PALETTE["data"], "thickness": 1.5, "width": 4},
         customdata=curve.spread,
-        name=f"distance to the guide, {curve.seeds} seeds (± standard deviation)",
+        name=f"distance to the guide{part}, {curve.seeds} seeds (± standard deviation)",
         mode="lines+markers",
         line={"color": PALETTE["data"], "width": 2},
         hovertemplate="t₀ = %{x:g}: %{y:.1f} ± %{customdata:.1f}<extra>L2 in 1/255</extra>",
@@ -211,7 +211,7 @@ def tradeoff_curve(curve: Tradeoff) -> go.Figure:
 
 def tradeoff_plane(curve: Tradeoff) -> go.Figure:
     """Distance to the guide, L2 and perceptual, against the distance to text to image; each point is a t0."""
-    figure = _figure(320)
+    figure, part = _figure(320), " in the masked part" if curve.masked else ""
     for name, values, axis, colour, label in (
         ("L2 in 1/255 (scale below)", curve.distance, "x", PALETTE["data"], "top center"),
         ("perceptual (scale above)", curve.perceptual, "x2", PALETTE["learned"], "bottom center"),
@@ -231,7 +231,7 @@ def tradeoff_plane(curve: Tradeoff) -> go.Figure:
             hovertemplate="t₀ = %{customdata:g}: %{x:.3g}, realism %{y:.3g}<extra>" + name + "</extra>",
         )
     figure.update_layout(
-        xaxis_title="distance to the guide (faithful ←)",
+        xaxis_title=f"distance to the guide{part} (faithful ←)",
         xaxis2={"overlaying": "x", "side": "top", "showgrid": False},
         yaxis_title="distance to text to image (realistic ↓)",
         legend={"y": -0.2, "yanchor": "top"},

@@ -41,7 +41,7 @@ from playground.images.models import TextToImageModel
 from playground.images.sdedit import Edited, Level, SDEdit, level
 from playground.images.strengths import CONVENTIONS, level_of, nearest, same_point, settings
 from playground.images.tradeoff import LEVELS as MEASURED
-from playground.images.tradeoff import SEEDS, Tradeoff, judged, parts, tradeoff, verifier_of
+from playground.images.tradeoff import SEEDS, Tradeoff, has_verifier, judged, parts, tradeoff, verifier_of
 from playground.plane.sdedit import PARTS, TARGET, edit_points, strokes
 from playground.recipes import TextToImage
 from playground.schedules import Schedule
@@ -102,6 +102,12 @@ JUDGED = (
     "The verifier's layers give the perceptual distance to the guide, its features realism: the Fréchet distance "
     f"to {SEEDS} text-to-image pictures of the same prompt, with independent components."
 )
+MASK_JUDGED = (
+    "All of it is of the part that the mask marks: distances over its pixels and the places of the verifier's "
+    "layers that lie there; realism compares the mean of its two coarsest layers there with the same part of the "
+    "text-to-image pictures."
+)
+MASK_MEASURED = "The distance is over the pixels that the mask marks."
 UNJUDGED = (
     "Perceptual distance and realism are not measured: they need the scene verifier, and none lies beside this "
     "model."
@@ -727,6 +733,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 f"{result.seeds} seeds.",
                 JUDGED if result.realism else UNJUDGED,
             ]
+            if result.masked:
+                told_of.append(MASK_JUDGED if result.realism else MASK_MEASURED)
             figure = gr.Plot(tradeoff_curve(result), visible=True)
             yield {measured: lines(*told_of), curve: figure, faithful: against, error: ""}
         except PlaygroundError as problem:
@@ -819,9 +827,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             strength: strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule),
             told: lines(*changed),
             plane: plane_clouds(recipe.t0, recipe.seed),
+            measured: "" if has_verifier(backend.models[recipe.model]) else lines(UNJUDGED),
         }
 
-    opening = [*controls, words, paint, examples, rows[0], strength, told, plane]
+    opening = [*controls, words, paint, examples, rows[0], strength, told, plane, measured]
     opened = opens(restore, None, opening, **FAST)
     runs.then_open(opened)
 

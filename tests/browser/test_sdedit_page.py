@@ -21,10 +21,10 @@ from visiting import Tab, until, wait_up_to
 
 from playground.images.examples import EXAMPLES
 from playground.images.guides import prepare
-from playground.images.models import ASSETS, load_model
+from playground.images.models import ASSETS, BUNDLED, load_model
 from playground.images.sdedit import SDEdit, level
 from playground.images.strengths import level_of
-from playground.images.tradeoff import LEVELS
+from playground.images.tradeoff import LEVELS, has_verifier
 from playground.images.verifier import Labels, Verifier
 from playground.schedules import Schedule
 
@@ -473,8 +473,10 @@ def test_the_trade_off_is_measured(edit):
     assert np.allclose(drawn(tab, "sdedit-curve", "x"), LEVELS)
     distances = drawn(tab, "sdedit-curve", "y")
     assert distances[0] < distances[2] < distances[-1]
-    assert "Perceptual distance and realism are not measured" in said
-    expect(tab.page.locator("#sdedit-faithful")).to_be_hidden()
+    # Whether the bundled model brings its verifier or not.
+    judged = has_verifier(BUNDLED)
+    assert judged != ("Perceptual distance and realism are not measured" in said)
+    expect(tab.page.locator("#sdedit-faithful")).to_be_visible(visible=judged)
 
 
 @pytest.mark.slow
