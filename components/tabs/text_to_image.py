@@ -39,7 +39,7 @@ from components.widgets import Filmstrip, Noising, Stage, Sweep, Tokens, Words
 from playground.backend import Backend, Result
 from playground.errors import PlaygroundError
 from playground.guidance import RULES, Composed
-from playground.images.models import TextToImageModel
+from playground.images.models import TextToImageModel, readings
 from playground.images.text_to_image import Generated
 from playground.recipes import AXES, TextToImage, rule_fields, title
 from playground.sharing.views import NOISE_FRAMES, RunViews
@@ -124,7 +124,7 @@ def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
 
 
 def token_row(model: TextToImageModel, texts: list[str]) -> dict[str, Any]:
-    tokens = [token for text in texts for token in model.text.tokens(text)]
+    tokens = [token for text in texts for reading in readings(model.text, text) for token in reading]
     shown = [{"text": t.text, "kind": t.kind, "id": t.id} for t in tokens]
     each = f"Each of {len(texts)} texts: " if len(texts) > 1 else ""
     return {"tokens": shown, "note": each + model.text.summary}
