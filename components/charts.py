@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from components.theme import PALETTE, SOLVER_COLOURS
 from playground.images.alignment import Alignment
 from playground.images.comparison import Compared, Measured, principal_paths, slopes, turning
+from playground.images.fidelity import Fidelity
 from playground.images.models import Token
 from playground.images.text_to_image import GuidanceNorms
 from playground.images.tradeoff import Tradeoff
@@ -237,6 +238,58 @@ def tradeoff_plane(curve: Tradeoff) -> go.Figure:
         legend={"y": -0.2, "yanchor": "top"},
         margin={"t": 28, "b": 70},
     )
+    return figure
+
+
+def fidelity_over_w(curve: Fidelity) -> go.Figure:
+    """Fidelity and diversity over the guidance scale, with their standard errors."""
+    figure = _figure(300)
+    for name, values, errors, colour, axis in (
+        ("fidelity", curve.fidelity, curve.fidelity_error, PALETTE["guided"], "y"),
+        ("diversity (right)", curve.diversity, curve.diversity_error, PALETTE["data"], "y2"),
+    ):
+        # Two seeds tell nothing of the error of a distance between two.
+        shown = [None if e != e else e for e in errors]
+        figure.add_scatter(
+            x=curve.w,
+            y=values,
+            error_y={"array": shown, "color": colour, "thickness": 1.5, "width": 4},
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2, "dash": "solid" if axis == "y" else "dash"},
+            yaxis=axis,
+            hovertemplate="w = %{x:g}: %{y:.3f}<extra>" + name + "</extra>",
+        )
+    figure.update_layout(
+        xaxis_title="guidance w",
+        yaxis={"title": "fidelity", "range": [0, 1.05]},
+        yaxis2={
+            "title": "diversity, 1 at w = 1",
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "rangemode": "tozero",
+        },
+    )
+    return figure
+
+
+def fidelity_against_diversity(curve: Fidelity) -> go.Figure:
+    """The same as a trade-off: each point is a guidance scale."""
+    figure = _figure(300)
+    figure.add_scatter(
+        x=curve.diversity,
+        y=curve.fidelity,
+        customdata=curve.w,
+        text=[f"{w:g}" for w in curve.w],
+        textposition="top center",
+        textfont={"color": PALETTE["guided"]},
+        cliponaxis=False,
+        mode="lines+markers+text",
+        line={"color": PALETTE["guided"], "width": 2},
+        hovertemplate="w = %{customdata:g}: diversity %{x:.3f}, fidelity %{y:.3f}<extra></extra>",
+    )
+    figure.update_layout(xaxis_title="diversity, 1 at w = 1 (→ more)", yaxis_title="fidelity (↑ better); marks: w")
     return figure
 
 

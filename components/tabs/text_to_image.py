@@ -9,6 +9,7 @@ import gradio as gr
 
 from components.charts import guidance_norms, guidance_parts
 from components.controls import control, marks, own_query
+from components.fidelity import FidelityPanel
 from components.media import Media
 from components.pictures import (
     FAST,
@@ -246,6 +247,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             info="costs model calls that the run did not need; they are counted apart",
             elem_id="t2i-everything",
         )
+    with gr.Column(elem_classes="dp-card"):
+        gr.Markdown("#### What guidance buys, and what it costs")
+        fidelity = FidelityPanel(backend, TextToImage.tab)
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card"):
             gr.Markdown("#### Three parts: text encoder, denoiser, decoder")
@@ -364,6 +368,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     on_axes = [c[name] for name in ("w", *AXES)]
     runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "multiple"})))
     gr.on([x.change for x in on_axes], None, [*on_axes, sweep], sweep, js=MARK, **FAST)
+
+    fidelity.connect(recipe_of, controls, c["model"])
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):

@@ -53,8 +53,8 @@ class SDXLText(TextEncoders):
     Args:
         no_prompt_is_zero: whether the model was trained with zeros, not with an empty text, where the prompt was
             dropped. Then the empty prompt is zeros, in both branches. diffusers' pipeline encodes an empty prompt
-            as a text, and an empty negative one, too; only no negative prompt is zeros there. Here one space is that
-            empty text.
+            as a text, and an empty negative one, too; only no negative prompt is zeros there. Here one space is
+            that empty text.
     """
 
     def __init__(self, first: TextEncoder, second: TextEncoder, no_prompt_is_zero: bool):

@@ -99,7 +99,7 @@ def verifier_of(folder: str) -> Verifier | None:
         raise ModelError("The scene verifier beside this model cannot be read.") from None
 
 
-def _fitted(pictures: Tensor) -> Tensor:
+def fitted(pictures: Tensor) -> Tensor:
     """Pictures [R, 3, H, W] brought to the verifier's 128 x 128 pixels."""
     if pictures.shape[-2:] == (128, 128):
         return pictures
@@ -124,7 +124,7 @@ def features(verifier: Verifier, pictures: Tensor, free: Tensor | None = None) -
         layers = [m.float() for m in seen.maps[-2:]]
         return torch.cat([(m * _shares(free, m)).sum((2, 3)) for m in layers], 1)
 
-    return torch.cat([see(part) for part in _fitted(pictures).split(32)])
+    return torch.cat([see(part) for part in fitted(pictures).split(32)])
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def perceptual(verifier: Verifier, pictures: Tensor, guide: Tensor, free: Tensor
     """
 
     def layers(x: Tensor) -> list[Tensor]:
-        return [torch.nn.functional.normalize(m.float(), dim=1) for m in verifier(_fitted(x)).maps]
+        return [torch.nn.functional.normalize(m.float(), dim=1) for m in verifier(fitted(x)).maps]
 
     theirs = layers(guide[None])
     where = torch.ones(guide.shape[1:]) if free is None else free
