@@ -13,6 +13,7 @@ from components.theme import PALETTE, SOLVER_COLOURS
 from playground.images.alignment import Alignment
 from playground.images.cohorts import Apart, Quality
 from playground.images.comparison import Compared, Measured, curvature, principal_paths, slopes
+from playground.images.fidelity import Fidelity
 from playground.images.models import Token
 from playground.images.text_to_image import GuidanceNorms
 from playground.images.tradeoff import Tradeoff
@@ -182,13 +183,13 @@ def training_loss(history: Sequence[tuple[int, float, float]]) -> go.Figure:
 
 def tradeoff_curve(curve: Tradeoff) -> go.Figure:
     """Mean distance to the guide over t0 with its spread over the seeds, and perceptually where it was measured."""
-    figure = _figure(300)
+    figure, part = _figure(300), " in the masked part" if curve.masked else ""
     figure.add_scatter(
         x=curve.t0,
         y=curve.distance,
         error_y={"array": curve.spread, "color": PALETTE["data"], "thickness": 1.5, "width": 4},
         customdata=curve.spread,
-        name=f"distance to the guide, {curve.seeds} seeds (± standard deviation)",
+        name=f"distance to the guide{part}, {curve.seeds} seeds (± standard deviation)",
         mode="lines+markers",
         line={"color": PALETTE["data"], "width": 2},
         hovertemplate="t₀ = %{x:g}: %{y:.1f} ± %{customdata:.1f}<extra>L2 in 1/255</extra>",
@@ -212,7 +213,7 @@ def tradeoff_curve(curve: Tradeoff) -> go.Figure:
 
 def tradeoff_plane(curve: Tradeoff) -> go.Figure:
     """Distance to the guide, L2 and perceptual, against the distance to text to image; each point is a t0."""
-    figure = _figure(320)
+    figure, part = _figure(320), " in the masked part" if curve.masked else ""
     for name, values, axis, colour, label in (
         ("L2 in 1/255 (scale below)", curve.distance, "x", PALETTE["data"], "top center"),
         ("perceptual (scale above)", curve.perceptual, "x2", PALETTE["learned"], "bottom center"),
@@ -232,12 +233,64 @@ def tradeoff_plane(curve: Tradeoff) -> go.Figure:
             hovertemplate="t₀ = %{customdata:g}: %{x:.3g}, realism %{y:.3g}<extra>" + name + "</extra>",
         )
     figure.update_layout(
-        xaxis_title="distance to the guide (faithful ←)",
+        xaxis_title=f"distance to the guide{part} (faithful ←)",
         xaxis2={"overlaying": "x", "side": "top", "showgrid": False},
         yaxis_title="distance to text to image (realistic ↓)",
         legend={"y": -0.2, "yanchor": "top"},
         margin={"t": 28, "b": 70},
     )
+    return figure
+
+
+def fidelity_over_w(curve: Fidelity) -> go.Figure:
+    """Fidelity and diversity over the guidance scale, with their standard errors."""
+    figure = _figure(300)
+    for name, values, errors, colour, axis in (
+        ("fidelity", curve.fidelity, curve.fidelity_error, PALETTE["guided"], "y"),
+        ("diversity (right)", curve.diversity, curve.diversity_error, PALETTE["data"], "y2"),
+    ):
+        # Two seeds tell nothing of the error of a distance between two.
+        shown = [None if e != e else e for e in errors]
+        figure.add_scatter(
+            x=curve.w,
+            y=values,
+            error_y={"array": shown, "color": colour, "thickness": 1.5, "width": 4},
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2, "dash": "solid" if axis == "y" else "dash"},
+            yaxis=axis,
+            hovertemplate="w = %{x:g}: %{y:.3f}<extra>" + name + "</extra>",
+        )
+    figure.update_layout(
+        xaxis_title="guidance w",
+        yaxis={"title": "fidelity", "range": [0, 1.05]},
+        yaxis2={
+            "title": "diversity, 1 at w = 1",
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "rangemode": "tozero",
+        },
+    )
+    return figure
+
+
+def fidelity_against_diversity(curve: Fidelity) -> go.Figure:
+    """The same as a trade-off: each point is a guidance scale."""
+    figure = _figure(300)
+    figure.add_scatter(
+        x=curve.diversity,
+        y=curve.fidelity,
+        customdata=curve.w,
+        text=[f"{w:g}" for w in curve.w],
+        textposition="top center",
+        textfont={"color": PALETTE["guided"]},
+        cliponaxis=False,
+        mode="lines+markers+text",
+        line={"color": PALETTE["guided"], "width": 2},
+        hovertemplate="w = %{customdata:g}: diversity %{x:.3f}, fidelity %{y:.3f}<extra></extra>",
+    )
+    figure.update_layout(xaxis_title="diversity, 1 at w = 1 (→ more)", yaxis_title="fidelity (↑ better); marks: w")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,19 +17,40 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 FEW = 2**18
 """Elements up to which one thread is as quick as several: waking the others costs as much as they save."""
 
+USUAL = torch.get_num_threads()
+"""Threads that an operation is computed with here, as the environment said when this was imported."""
+_here = threading.local()
+
+
+def usual_threads() -> int:
+    """The number of threads that operations of this Python thread are computed with outside `threads_for`.
+
+    torch keeps it per thread, and a new one begins with what was set last by any: in the moment that another spends
+    in `threads_for` that is 1, and would stay so.
+    """
+    own = torch.get_num_threads()
+    # The main thread has its number from the start, so a 1 there was asked for.
+    settled = own > 1 or threading.current_thread() is threading.main_thread()
+    return own if settled else USUAL
+
 
 @contextmanager
 def threads_for(elements: int) -> Iterator[None]:
     """On the CPU, compute with one thread if the tensors are small, and with all of them otherwise."""
-    usual = torch.get_num_threads()
-    if elements > FEW or usual == 1:
-        yield
+    if getattr(_here, "inside", False):
+        yield  # whoever came first puts the number back
         return
-    torch.set_num_threads(1)
+    own, usual = torch.get_num_threads(), usual_threads()
+    wanted = 1 if elements <= FEW else usual
+    if own != wanted:
+        torch.set_num_threads(wanted)
+    _here.inside = True
     try:
         yield
     finally:
-        torch.set_num_threads(usual)
+        _here.inside = False
+        if wanted != usual:
+            torch.set_num_threads(usual)
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,13 @@ from playground.backend import Backend, Failed, Preview, Result
 from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
 from playground.guidance import RULES
-from playground.images.examples import EXAMPLES, pasted, stroked
-from playground.images.guides import open_picture, prepare
+from playground.images.examples import EXAMPLES, example, pasted, stroked
+from playground.images.guides import fit_both, open_picture, prepare
+from playground.images.models import TextToImageModel
 from playground.images.sdedit import Edited, Level, SDEdit, level
-from playground.images.strengths import CONVENTIONS, level_of, settings
+from playground.images.strengths import CONVENTIONS, level_of, nearest, same_point, settings
 from playground.images.tradeoff import LEVELS as MEASURED
-from playground.images.tradeoff import SEEDS, Tradeoff, judged, parts, tradeoff, verifier_of
+from playground.images.tradeoff import SEEDS, Tradeoff, has_verifier, judged, parts, tradeoff, verifier_of
 from playground.plane.sdedit import PARTS, TARGET, edit_points, strokes
 from playground.recipes import TextToImage
 from playground.schedules import Schedule
@@ -60,16 +61,20 @@ STRIP = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_SEEDS = 4
 """Rows of the strip."""
 
-STROKES: dict[str, float] = {"castle": 0.4, "rocket": 0.6, "snowman": 0.8}
-"""Stroke paintings among the presets: the example and its t0."""
+STROKES = "castle"
+"""The stroke painting among the presets: the same one at each level, so that nothing else differs."""
 LEVELS = (0.4, 0.6, 0.8)
 SCENES = {
     "Stroke edit with a mask": ("a house on the grass", "a house on the grass with the sun"),
     "Compositing": ("a castle at sunset", "a cat next to a castle at sunset"),
 }
 """Presets that start from pictures of the model: the prompt of the picture, and the prompt of the edit."""
+PATCH_SIZE = (512, 512)
+"""A second picture that is brought is made to fit into this: it is scaled on the board, by hand."""
 PATCH = "a cat on the grass"
 """What is pasted in the preset of compositing."""
+PATCH_WIDTH = 0.42
+"""Its width, as a part of the picture's."""
 
 EQUATION = r"""
 The guide $x^{\text{guide}}$ gets noise up to the level $t_0$, and sampling starts there:
@@ -102,6 +107,12 @@ JUDGED = (
     "The verifier's layers give the perceptual distance to the guide, its features realism: the Fréchet distance "
     f"to {SEEDS} text-to-image pictures of the same prompt, with independent components."
 )
+MASK_JUDGED = (
+    "All of it is of the part that the mask marks: distances over its pixels and the places of the verifier's "
+    "layers that lie there; realism compares the mean of its two coarsest layers there with the same part of the "
+    "text-to-image pictures."
+)
+MASK_MEASURED = "The distance is over the pixels that the mask marks."
 UNJUDGED = (
     "Perceptual distance and realism are not measured: they need the scene verifier, and none lies beside this "
     "model."
@@ -138,41 +149,59 @@ def level_lines(at: Level, recipe: SDEdit, schedule: Schedule) -> list[str]:
     size = getattr(schedule, "size", 0)
     k = f" · timestep {max(0, round(at.t0 * size) - 1)} of {size}" if size else ""
     snr = "∞" if at.snr == float("inf") else number(at.snr)
+    again = f", K = {at.passes} times" if at.passes > 1 else ""
     told = [
         f"t = {at.t0:.3f} (flow matching: 1 − t = {1 - at.t0:.3f}){k}",
         f"α = {at.alpha:.3f} · σ = {at.sigma:.3f} · SNR = α²/σ² = {snr}",
-        f"k = {at.runs} of {at.steps} steps are run · NFE = {at.evaluations}",
+        f"k = {at.runs} of {at.steps} steps are run{again} · NFE = {at.evaluations}",
     ]
     if recipe.t0 == 0:
         told.append("t₀ = 0: no noise, no step. The guide comes back through the autoencoder: encoded and decoded.")
     elif at.noise_only:
         told.append(
             "From here it is text to image: sampling starts from noise alone, and the guide plays no part"
-            + (f" (noised to t_max it would leave a trace of {at.alpha:.3f})." if at.alpha > 1e-4 else ".")
+            + (f" (noised to this level it would leave a trace of {at.alpha:.3f})." if at.alpha > 1e-4 else ".")
         )
+        if at.t0 < schedule.t_max - 1e-9:
+            told.append(f"This grid starts at t = {at.t0:.3f}, below t_max: see its first step.")
+        if at.passes > 1:
+            told.append("Each of the K passes starts from noise of its own, so only the last one counts.")
+    elif at.passes > 1:
+        told.append(f"Every pass after the first noises the result of the one before it to t = {at.t0:.3f}.")
     return told
 
 
 def elsewhere(recipe: SDEdit, schedule: Schedule) -> list[str]:
-    """The same level as three programs call it."""
+    """The nearest level that three programs can start from, in their words."""
     told = []
     for setting in settings(recipe.t0, recipe.steps, recipe.grid, schedule):
         word = "denoise" if setting.program == "ComfyUI" else "strength"
         if setting.strength is None:
             told.append(f"{setting.program}: cannot start there")
-        else:
-            told.append(
-                f"{setting.program}: {word} {setting.strength:.3f} with {setting.steps} steps, "
-                f"from t = {setting.t0:.3f}"
-            )
+            continue
+        there = f"{setting.program}: {word} {setting.strength:g} with {setting.steps} steps"
+        if setting.runs == 0:
+            told.append(f"{there} runs none of them; this is the nearest point (t₀ = {recipe.t0:g} here)")
+            continue
+        start = f"t = {setting.t0:.3f}"
+        if abs(setting.t0 - recipe.t0) > 5e-4:
+            start = f"the nearest point, {start}, not {recipe.t0:g}"
+        told.append(f"{there} runs {setting.runs} of them from {start}")
+    at = nearest(recipe.t0, recipe.steps, recipe.grid, schedule)
+    same = same_point("ComfyUI", at.runs, recipe.steps)
+    if same is not None and at.runs < recipe.steps:
+        told.append(
+            f"ComfyUI with denoise {same:g} and {at.runs} steps runs the same {at.runs} steps as diffusers does."
+        )
+    if recipe.t0 >= schedule.t_max:
+        told.append("All of them add the noise to the guide even there; here t₀ = 1 leaves the guide out.")
     return told
 
 
 def strength_in(program: str, recipe: SDEdit, schedule: Schedule) -> float | None:
-    """What one program calls the strength of this level."""
+    """What one program calls the strength of its point that is nearest to this level."""
     all_of_them = settings(recipe.t0, recipe.steps, recipe.grid, schedule)
-    found = next(s.strength for s in all_of_them if s.program == program)
-    return None if found is None else round(found, 4)
+    return next(s.strength for s in all_of_them if s.program == program)
 
 
 def about(guide: Image.Image, mask: Image.Image | None) -> list[str]:
@@ -210,8 +239,8 @@ def example_tiles(selected: str) -> dict[str, Any]:
     return {"axis": "example guides", "tiles": tiles, "selected": selected, "caption": ""}
 
 
-def strip_tiles(result: Edited | None, token: str, row: int, selected: float) -> dict[str, Any]:
-    """One seed's pictures over t0."""
+def strip_tiles(result: Edited | None, token: str, row: int, selected: tuple[float, int]) -> dict[str, Any]:
+    """One seed's pictures over t0, and the one marked whose (t0, seed) is selected."""
     seed = result.recipe.seed + row if result else 0
     distances = result.distances.tolist() if result else []
     tiles = []
@@ -219,23 +248,48 @@ def strip_tiles(result: Edited | None, token: str, row: int, selected: float) ->
         at = row * len(STRIP) + i
         label = f"{t0:g} · {distances[at]:.0f}" if result else f"t₀ = {t0:g}"
         url = Media.url(token, f"picture-{at}.png") if result else None
-        tiles.append({"value": t0, "label": label, "url": url})
-    caption = f"seed {seed}: t₀ · distance to the guide (L2, 1/255)" if result else ""
-    chosen = selected if selected in STRIP else None
-    return {"axis": f"t0, seed {seed}", "tiles": tiles, "selected": chosen, "caption": caption}
+        tiles.append({"value": {"t0": t0, "seed": seed} if result else {"t0": t0}, "label": label, "url": url})
+    caption = ""
+    if result:
+        recipe = result.recipe
+        where = ", in the masked part" if result.free is not None else ""
+        passes = f", K = {recipe.repeats} passes each" if recipe.repeats > 1 else ""
+        caption = (
+            f"“{recipe.prompt}”, w = {number(recipe.w)}, {recipe.steps} steps, seed {seed}{passes}: t₀ · "
+            f"distance to the guide (L2{where}, 1/255)"
+        )
+    chosen = {"t0": selected[0], "seed": selected[1]} if result else {"t0": selected[0]}
+    return {"axis": f"t0, seed {seed}" if result else "t0", "tiles": tiles, "selected": chosen, "caption": caption}
+
+
+def filmed(token: str, result: Edited, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
+    """The filmstrip of one picture; where there are several passes each step says of which it is."""
+    value, passes = film(token, result, model, row, everything), result.recipe.repeats
+    for i, column in enumerate(value["columns"] if passes > 1 else ()):
+        column["level"] = f"pass {i * passes // len(value['columns']) + 1} of {passes} · {column['level']}"
+    return value
+
+
+# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them.
+MARK = """(t0, seed, ...strips) => strips.map(strip => {
+    if (!strip?.tiles?.length) return strip;
+    const seeded = "seed" in strip.tiles[0].value;
+    return {...strip, selected: seeded ? {t0, seed} : {t0}};
+})"""
 
 
 def stages(token: str, result: Edited, row: int) -> dict[str, Any]:
     """Guide, noised start and result of one picture."""
     distance = float(result.distances[row])
     where = " in the masked part" if result.free is not None else ""
+    last = result.recipe.repeats
     return {
         "pictures": [
             {"name": "guide", "url": Media.url(token, "guide.png"), "help": "as it entered"},
             {
-                "name": f"start at t₀ = {result.recipe.t0:g}",
+                "name": f"start at t₀ = {result.recipe.t0:g}" + (f", pass {last} of {last}" if last > 1 else ""),
                 "url": Media.url(token, f"start-{row}.png"),
-                "help": "x_t0, decoded",
+                "help": "x_t0, decoded" + (f": the result of pass {last - 1}, noised" if last > 1 else ""),
             },
             {"name": "result", "url": Media.url(token, f"picture-{row}.png"), "help": "what was made of it"},
         ],
@@ -289,7 +343,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     default = SDEdit(model=next(iter(backend.models)))
     shelf = media.shelf(SDEdit.tab)
     shown = gr.State("")  # the token of the run on show
-    stripped = gr.State(0)  # the first seed of the strip on show
 
     # --- layout ---------------------------------------------------------------------------------------
     with gr.Row(elem_classes="dp-columns"):
@@ -302,8 +355,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             levels = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-level")
             with gr.Accordion("Strength in other programs", open=False, elem_id="sdedit-elsewhere-fold"):
                 gr.HTML(
-                    "<p>The same point as each of them calls it, at this number of steps and on this grid. "
-                    "ComfyUI keeps its number of steps whatever the strength.</p>",
+                    "<p>Each of them starts at points of a grid only: this is the nearest one at this number of "
+                    "steps and on this kind of grid. ComfyUI runs all of its steps whatever the strength: it takes "
+                    "them from a longer grid. A strength that you type moves t₀ to the very point where that "
+                    "program starts.</p>",
                     elem_classes="dp-help",
                 )
                 others = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-elsewhere")
@@ -311,7 +366,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     list(CONVENTIONS), value="diffusers", label="type a strength of", elem_id="sdedit-program"
                 )
                 strength = gr.Number(
-                    label="strength there", info="moves t₀ to where that program starts", elem_id="sdedit-strength"
+                    label="strength there (the nearest, if it has no such point)",
+                    info="moves t₀ to where that program starts",
+                    elem_id="sdedit-strength",
                 )
                 unlike = gr.HTML(elem_classes="dp-error", elem_id="sdedit-unlike")
             c["w"] = control(SDEdit, "w")
@@ -416,7 +473,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             notes: lines(result.told, *texts),
             shown: token,
             save: save_value(token, recipe),
-            strip: film(token, result, model, 0, everything),
+            strip: filmed(token, result, model, 0, everything),
             look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
             compare: stages(token, result, 0),
         }
@@ -551,9 +608,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             return {refused: lines(str(problem))}
         if event._data["use"] == "patch":
-            picture.thumbnail((512, 512))
+            brought_as = f"{picture.width} × {picture.height}"
+            picture.thumbnail(PATCH_SIZE, Image.Resampling.LANCZOS)
+            now = f"{picture.width} × {picture.height}"
+            done = f"The second picture was {brought_as} scaled to {now}." if now != brought_as else ""
             patch = {"id": secrets.token_hex(6), "url": picture_url(picture)}
-            return {paint: {"patch": patch}, told: lines(*said_of), refused: ""}
+            return {paint: {"patch": patch}, told: lines(*said_of, done), refused: ""}
         update = taken(picture, None, model, request.session_hash or "")
         return update | {told: lines(*said_of) + update[told]}
 
@@ -574,16 +634,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def take_example(model: str, event: gr.EventData) -> dict[Any, Any]:
         name = str(event._data["value"])
-        if name not in EXAMPLES:
-            return {refused: lines(f"There is no example guide called {name[:32]!r}.")}
-        return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt}
+        try:
+            return example_of(name, model) | {c["prompt"]: example(name).prompt}
+        except PlaygroundError as problem:
+            return {refused: lines(str(problem))}
 
     def example_of(name: str, model: str) -> dict[Any, Any]:
         size = size_of(model)
         return {
             c["guide"]: name,
             c["mask"]: "",
-            paint: board(EXAMPLES[name].picture(size), None, size),
+            paint: board(example(name).picture(size), None, size),
             told: "",
             refused: "",
             examples: example_tiles(name),
@@ -602,18 +663,21 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def preset(kind: str, t0: float, model: str, request: gr.Request) -> dict[Any, Any]:
         visitor = request.session_hash or ""
         if kind not in SCENES:
-            name = next(name for name, at in STROKES.items() if at == t0)
-            return example_of(name, model) | {c["prompt"]: EXAMPLES[name].prompt, c["t0"]: t0}
+            return example_of(STROKES, model) | {c["prompt"]: example(STROKES).prompt, c["t0"]: t0}
         first, prompt = SCENES[kind]
         try:
             base = scene(first, model, visitor)
+            done = ""
             if kind == "Compositing":
-                guide, mask = pasted(base, scene(PATCH, model, visitor), (0.24, 0.72), 0.42)
+                patch = scene(PATCH, model, visitor)
+                guide, mask = pasted(base, patch, (0.24, 0.72), PATCH_WIDTH)
+                done = f"The second picture is an ellipse of “{PATCH}”, scaled to {PATCH_WIDTH:.0%}."
             else:
                 guide, mask = stroked(base, (252, 214, 60), (0.8, 0.2), 0.11)
         except PlaygroundError as problem:
             return {refused: lines(str(problem))}
-        return taken(guide, mask, model, visitor) | {c["prompt"]: prompt, c["t0"]: t0}
+        update = taken(guide, mask, model, visitor)
+        return update | {c["prompt"]: prompt, c["t0"]: t0, told: lines(done) + update[told]}
 
     for kind, t0, button in presets:
 
@@ -637,10 +701,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         def made(result: Edited) -> dict[Any, Any]:
             token, n = shelf.add(request.session_hash, edit_views(result)), result.count
-            update: dict[Any, Any] = {stripped: recipe.seed}
+            update: dict[Any, Any] = {}
             for i, row in enumerate(rows):
                 there = i < recipe.pictures
-                tiles = strip_tiles(result, token, i, recipe.t0) if there else {}
+                tiles = strip_tiles(result, token, i, (recipe.t0, recipe.seed)) if there else {}
                 if i == recipe.pictures - 1:
                     tiles["caption"] += (
                         f" · {n.evaluations} model calls, {n.sample_forwards} sample-forwards, "
@@ -651,13 +715,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         yield from beside(backend, recipe, request, "strip", strip_button, error, made)
 
-    strip_button.click(run_strip, [seeds, *controls], [*rows, strip_button, stripped, error], **RUNNING)
-    for index, row in enumerate(rows):
+    strip_button.click(run_strip, [seeds, *controls], [*rows, strip_button, error], **RUNNING)
 
-        def pick(first: int, event: gr.EventData, index: int = index) -> dict[Any, Any]:
-            return {c["t0"]: float(event._data["value"]), c["seed"]: first + index}
+    def pick(event: gr.EventData) -> dict[Any, Any]:
+        """Level and seed of a tile that was clicked; what a browser sends is not trusted."""
+        taken = event._data["value"]
+        numbers = {k: v for k, v in taken.items() if k in ("t0", "seed")} if isinstance(taken, dict) else {}
+        return {c[k]: v for k, v in numbers.items() if isinstance(v, int | float)} or gr.skip()
 
-        runs.then_start(row.pick(pick, stripped, [c["t0"], c["seed"]], **(FAST | {"trigger_mode": "multiple"})))
+    on_strip = [c["t0"], c["seed"]]
+    for row in rows:
+        runs.then_start(row.pick(pick, None, on_strip, **(FAST | {"trigger_mode": "multiple"})))
+    gr.on([x.change for x in on_strip], None, [*on_strip, *rows], rows, js=MARK, **FAST)
 
     # --- faithful or realistic --------------------------------------------------------------------------
     def run_measure(request: gr.Request, *values: Any):
@@ -684,6 +753,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 f"{result.seeds} seeds.",
                 JUDGED if result.realism else UNJUDGED,
             ]
+            if result.masked:
+                told_of.append(MASK_JUDGED if result.realism else MASK_MEASURED)
             figure = gr.Plot(tradeoff_curve(result), visible=True)
             yield {measured: lines(*told_of), curve: figure, faithful: against, error: ""}
         except PlaygroundError as problem:
@@ -715,7 +786,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         index = min(int(row), len(result.pictures)) - 1
         return {
             save: save_value(token, result.recipe, index),
-            strip: film(token, result, model, index, everything),
+            strip: filmed(token, result, model, index, everything),
             compare: stages(token, result, index),
         }
 
@@ -733,17 +804,25 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         base64, or "" where the recipe names an example, or has no mask."""
         visitor = request.session_hash or ""
         with refusals(recipe):
-            given = dict(recipe)
+            # Checked with the names it came with, which pictures that are sent along replace.
+            made = SDEdit.make(**recipe)
             done: list[str] = []
+            size = size_of(made.model)
+            picture, _ = guide_of(made.but(mask=""), backend.guides, size) if not guide and mask else (None, None)
             if guide:
                 picture, done = open_picture(read_data(guide))
-                given["guide"] = backend.guides.put(picture, visitor)
-            if mask:
-                given["mask"] = backend.guides.put(open_picture(read_data(mask))[0].convert("L"), visitor)
-            made = SDEdit.make(**given)
+            if picture is not None:
+                marked = open_picture(read_data(mask))[0].convert("L") if mask else None
+                # Kept as they enter the run: what is kept is bounded by the model's size, whatever was sent.
+                fitted, marked, fit = fit_both(picture, marked, size)
+                done.append(fit)
+                if guide:
+                    made = made.but(guide=backend.guides.put(fitted, visitor))
+                if marked is not None:
+                    made = made.but(mask=backend.guides.put(marked, visitor))
             result = backend.result(made, visitor, f"{SDEdit.tab}/api")
             answer = pictures_answer(made, result, edit_views(result))
-            told_of = " ".join([*done, result.told]).strip()
+            told_of = " ".join(filter(None, [*done, result.told]))
             return answer | {"distances": result.distances.tolist(), "told": told_of}
 
     gr.api(sdedit, api_name="sdedit", concurrency_limit=None)
@@ -769,13 +848,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             words: word_list(backend.model(recipe.model)),
             paint: board(guide, mask, size),
             examples: example_tiles(recipe.guide),
-            rows[0]: strip_tiles(None, "", 0, recipe.t0),
+            rows[0]: strip_tiles(None, "", 0, (recipe.t0, recipe.seed)),
             strength: strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule),
             told: lines(*changed),
             plane: plane_clouds(recipe.t0, recipe.seed),
+            measured: "" if has_verifier(backend.models[recipe.model]) else lines(UNJUDGED),
         }
 
-    opening = [*controls, words, paint, examples, rows[0], strength, told, plane]
+    opening = [*controls, words, paint, examples, rows[0], strength, told, plane, measured]
     opened = opens(restore, None, opening, **FAST)
     runs.then_open(opened)
 

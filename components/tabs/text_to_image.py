@@ -10,6 +10,7 @@ import gradio as gr
 
 from components.charts import guidance_norms, guidance_parts
 from components.controls import control, marks, own_query
+from components.fidelity import FidelityPanel
 from components.media import Media
 from components.pictures import (
     FAST,
@@ -44,7 +45,7 @@ from components.widgets import Filmstrip, Noising, Save, Stage, Sweep, Tokens, W
 from playground.backend import Backend, Result
 from playground.errors import PlaygroundError
 from playground.guidance import RULES, Composed
-from playground.images.models import TextToImageModel
+from playground.images.models import TextToImageModel, readings
 from playground.images.text_to_image import Generated
 from playground.recipes import AXES, TextToImage, rule_fields, title
 from playground.sharing.views import NOISE_FRAMES, RunViews
@@ -124,7 +125,7 @@ def noising(token: str, model: TextToImageModel, row: int) -> dict[str, Any]:
 
 
 def token_row(model: TextToImageModel, texts: list[str]) -> dict[str, Any]:
-    tokens = [token for text in texts for token in model.text.tokens(text)]
+    tokens = [token for text in texts for reading in readings(model.text, text) for token in reading]
     shown = [{"text": t.text, "kind": t.kind, "id": t.id} for t in tokens]
     each = f"Each of {len(texts)} texts: " if len(texts) > 1 else ""
     return {"tokens": shown, "note": each + model.text.summary}
@@ -275,6 +276,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             info="costs model calls that the run did not need; they are counted apart",
             elem_id="t2i-everything",
         )
+    with gr.Column(elem_classes="dp-card"):
+        gr.Markdown("#### What guidance buys, and what it costs")
+        fidelity = FidelityPanel(backend, TextToImage.tab)
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card"):
             gr.Markdown("#### Three parts: text encoder, denoiser, decoder")
@@ -400,6 +404,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "multiple"})))
     marked = [*controls, sweep]
     gr.on([x.change for x in controls], None, marked, sweep, js=MARK, **FAST)
+
+    fidelity.connect(recipe_of, controls, c["model"])
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):

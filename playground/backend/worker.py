@@ -18,10 +18,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
+
 from playground.backend.events import FINAL, Event, Failed, Outcome, Preview, Queued, Result, Stopped
 from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
-from playground.devices import Device, choose_device
+from playground.devices import Device, choose_device, usual_threads
 from playground.errors import Busy, Ended, ModelError, PlaygroundError, is_out_of_memory
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
@@ -323,6 +325,8 @@ class Backend:
     # --- the worker -----------------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        # Before anything is computed: a thread may be born while another computes with one.
+        torch.set_num_threads(usual_threads())
         while True:
             with self._lock:
                 self._lock.wait_for(lambda: self._waiting or self._tasks or self._closing)

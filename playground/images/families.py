@@ -52,7 +52,9 @@ class SDXLText(TextEncoders):
 
     Args:
         no_prompt_is_zero: whether the model was trained with zeros, not with an empty text, where the prompt was
-            dropped. Then the empty prompt is zeros, in both branches.
+            dropped. Then the empty prompt is zeros, in both branches. diffusers' pipeline encodes an empty prompt
+            as a text, and an empty negative one, too; only no negative prompt is zeros there. Here one space is
+            that empty text.
     """
 
     def __init__(self, first: TextEncoder, second: TextEncoder, no_prompt_is_zero: bool):
@@ -65,6 +67,7 @@ class SDXLText(TextEncoders):
         return (
             f"Two encoders read the same {a.length} tokens, which become {a.length} × ({a.width} + {b.width}) "
             f"numbers, and {b.network.config.projection_dim} for the whole prompt."
+            + (" No prompt is zeros, as in training; one space is an empty text." if self.no_prompt_is_zero else "")
         )
 
     def condition(self, prompts: Sequence[str]) -> Condition:
@@ -98,7 +101,7 @@ class SD3Text(TextEncoders):
         return (
             f"Two encoders read the same {a.length} tokens, which become {a.length} × ({a.width} + {b.width}) "
             f"numbers, and {a.network.config.projection_dim + b.network.config.projection_dim} for the whole prompt"
-            + (f"; T5 reads {self.t5.length} tokens of its own." if self.t5 else "; T5 is not loaded.")
+            + (f"; T5 reads {self.t5.length} tokens of its own, shown last." if self.t5 else "; T5 is not loaded.")
         )
 
     def condition(self, prompts: Sequence[str]) -> Condition:

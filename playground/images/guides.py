@@ -47,7 +47,10 @@ def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
                 )
             if getattr(picture, "n_frames", 1) > 1:
                 notes.append("Only the first frame of the animation is used.")
+            deep = _deep(picture)
             picture.load()
+            if deep:
+                notes.append("Its 16 bits per colour were reduced to 8.")
             turned = ImageOps.exif_transpose(picture)
     except RecipeError:
         raise
@@ -65,14 +68,51 @@ def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
     return flat(turned if turned is not None else picture, notes), notes
 
 
+def _deep(picture: Image.Image) -> bool:
+    """Whether the colours of a file that is not read yet have 16 bits, of which Pillow keeps the upper 8.
+
+    Grey pictures of 16 bits keep all of them, and are left to `flat`.
+    """
+    for part in getattr(picture, "tile", ()):
+        name = part.args if isinstance(part.args, str) else part.args[0] if part.args else ""
+        if ";16" in str(name) and not picture.mode.startswith("I"):
+            return True
+    return False
+
+
+def fit_both(
+    picture: Image.Image, mask: Image.Image | None, size: tuple[int, int]
+) -> tuple[Image.Image, Image.Image | None, str]:
+    """A guide and its mask cut and scaled alike (`prepare`), and what was done in words.
+
+    Raises:
+        RecipeError: for a mask of another size than the guide's, or without anything to edit at the new size.
+    """
+    fitted, done = prepare(picture, size)
+    if mask is None:
+        return fitted, None, done
+    painted = Image.fromarray((mask_tensor(mask, picture.size)[0, 0] * 255).to(torch.uint8).numpy())
+    marked = np.asarray(prepare(painted.convert("RGB"), size)[0])[..., 0] > 127
+    if not marked.any():
+        raise RecipeError("What the mask marks is too small: nothing of it is left at the model's size.")
+    return fitted, Image.fromarray(np.where(marked, 255, 0).astype(np.uint8)), done
+
+
 def flat(picture: Image.Image, notes: list[str] | None = None) -> Image.Image:
     """Any picture as RGB: 16-bit ones scaled down, transparent ones on white. What was done is noted."""
     notes = [] if notes is None else notes
-    if picture.mode in ("I", "I;16", "I;16L", "I;16B", "F"):
-        values = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        picture = Image.fromarray((np.nan_to_num(values).clip(0, top) / top * 255).round().astype(np.uint8))
-        notes.append("Its 16 bits per pixel were reduced to 8.")
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(picture).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        most = float(values.max(initial=0))
+        if picture.mode.startswith("I;16"):
+            top = 65535.0
+            notes.append("Its 16 bits per pixel were reduced to 8.")
+        else:
+            # Numbers without a stated white: the smallest of the usual ones that holds them all.
+            usual = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
+            top = next((w for w in usual if most <= w), most)
+            notes.append(f"Its numbers were read as 0, black, to {top:g}, white, and reduced to 8 bits.")
+        picture = Image.fromarray((values.clip(0, top) / top * 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         if np.asarray(layer)[..., 3].min() < 255:

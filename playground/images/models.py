@@ -207,6 +207,16 @@ class Text(Protocol):
     def condition(self, prompts: Sequence[str]) -> Condition: ...
 
 
+def readings(text: Text, prompt: str) -> list[list[Token]]:
+    """A prompt's tokens as each encoder reads them; encoders that read the same words and pieces are shown once."""
+    shown: dict[tuple[tuple[str, str], ...], list[Token]] = {}
+    for encoder in text.encoders:
+        tokens = encoder.tokens(prompt)
+        # Encoders may differ in what they pad with, and read the same.
+        shown.setdefault(tuple((t.text, t.kind) for t in tokens if t.kind != "padding"), tokens)
+    return list(shown.values())
+
+
 class Denoiser(Field):
     """A UNet or transformer as a Field: latents [B, C, H, W], a time and token states give its raw output.
 

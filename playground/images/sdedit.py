@@ -21,7 +21,7 @@ from torch import Tensor
 
 from playground.fields import Count, rows
 from playground.images.examples import EXAMPLES
-from playground.images.guides import coarse, mask_tensor, prepare, to_tensor
+from playground.images.guides import coarse, fit_both, mask_tensor, to_tensor
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_rows
@@ -83,24 +83,26 @@ class SDEdit(TextToImage):
 
     def _row(self, schedule: Schedule) -> Row:
         row = super()._row(schedule)
-        times = from_level(row.times, self.t0, schedule)
-        return replace(row, times=times, guide=None if times == row.times else GUIDE)
+        alone = self.t0 >= schedule.t_max - 1e-9
+        return replace(row, times=from_level(row.times, self.t0, schedule), guide=None if alone else GUIDE)
 
 
 def from_level(times: Sequence[float], t0: float, schedule: Schedule) -> tuple[float, ...]:
     """The part of a grid that a run from the noise level t0 walks: t0 itself, then the grid's times below it.
 
-    From the grid's first time upwards this is the whole grid, which starts from noise alone as text to image does:
-    at t_max a trace of the guide would be left where alpha(t_max) > 0. At t0 = 0 there is nothing to walk.
+    At t_max this is the whole grid, which starts from noise alone as text to image does: a trace of the guide would
+    be left where alpha(t_max) > 0. Between t_max and the first time of a grid that starts lower ("leading"), t0
+    takes that one's place. At t0 = 0 there is nothing to walk.
     """
-    if t0 >= times[0] - 1e-9:
+    if t0 >= schedule.t_max - 1e-9:
         return tuple(times)
     if t0 <= 0:
         return (0.0,)
     start = float(schedule.clamp(t0))
     # A time that is the same up to rounding is the grid's own: no step of length zero.
     on_grid = next((t for t in times if abs(t - start) < 1e-6), start)
-    return (on_grid, *(t for t in times if t < on_grid))
+    below = tuple(t for t in times if t < on_grid)
+    return (on_grid, *(below if len(below) < len(times) else below[1:]))
 
 
 @dataclass
@@ -108,8 +110,9 @@ class Level:
     """A noise level in all the words for it.
 
     Attributes:
-        t0: the time.
-        runs, steps: the steps that are run, and those of the whole grid.
+        t0: the time where sampling starts.
+        runs, steps: the steps that one pass runs, and those of the whole grid.
+        passes: how often they are run: the repeats K.
         alpha, sigma: x = alpha guide + sigma eps.
         snr: (alpha/sigma)^2; infinite at t0 = 0.
         evaluations: model calls of one picture (NFE), repeats included.
@@ -119,6 +122,7 @@ class Level:
     t0: float
     runs: int
     steps: int
+    passes: int
     alpha: float
     sigma: float
     snr: float
@@ -133,7 +137,7 @@ def level(recipe: SDEdit, schedule: Schedule) -> Level:
     alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
     cost = Plan((row,)).cost(schedule).evaluations * recipe.repeats
     ratio = (alpha / sigma) ** 2 if sigma else float("inf")
-    return Level(t, len(row.times) - 1, recipe.steps, alpha, sigma, ratio, cost, row.guide is None)
+    return Level(t, len(row.times) - 1, recipe.steps, recipe.repeats, alpha, sigma, ratio, cost, row.guide is None)
 
 
 class Keep(Control):
@@ -220,11 +224,9 @@ def run(
     path, shape = model.denoiser.schedule, model.denoiser.shape
     size = model.picture_size
     free = None
-    if mask is not None:
-        free = mask_tensor(mask, guide.size)
-        picture = Image.fromarray((free[0, 0] * 255).to(torch.uint8).numpy())
-        free = (to_tensor(prepare(picture.convert("RGB"), size)[0])[:, :1] > 0).float()
-    fitted, told = prepare(guide, size)
+    fitted, marked, told = fit_both(guide, mask, size)
+    if marked is not None:
+        free = mask_tensor(marked, size)
     pixels = to_tensor(fitted)
     latents = model.autoencoder.encode(pixels)[0].float().cpu()
 

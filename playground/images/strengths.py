@@ -72,48 +72,98 @@ CONVENTIONS: dict[str, Callable[[float, int], Start]] = {
 def same_point(name: str, runs: int, steps: int) -> float | None:
     """The strength that makes a program run `runs` steps of an N-step grid; None where it cannot.
 
-    The middle of the interval of strengths that do, so that rounding plays no part.
+    Near the middle of the interval of strengths that do, so that rounding plays no part, and as short as it can be.
     """
     if name == "ComfyUI":
-        # runs steps of a grid of N: denoise = runs / N up to rounding down.
-        return runs / steps if runs and int(runs / (runs / steps)) == steps else None
+        # `runs` steps of a grid of N: denoise = runs / N up to rounding down.
+        return _short(name, runs / (steps + (runs < steps) / 2), runs, steps) if runs else None
     low, high = (runs, runs + 1) if name == "diffusers" else (runs - 1, runs)
     if low < 0:
         return None
-    strength = min(1.0, (low + min(high, steps)) / 2 / steps)
-    return strength if CONVENTIONS[name](strength, steps).runs == runs else None
+    return _short(name, min(1.0, (low + min(high, steps)) / 2 / steps), steps, steps, runs)
+
+
+def _short(name: str, strength: float, asked: int, steps: int, runs: int | None = None) -> float | None:
+    """A strength with as few decimals, two at least, as lead to the same point; None where not even all do.
+
+    Args:
+        asked: the number of steps that the program is set to.
+        steps, runs: of the point: its grid's length, and how many of them are run (by default those asked for).
+    """
+    wanted = Start(steps, asked if runs is None else runs)
+    for digits in (2, 3, 4, 5, 6, 17):
+        short = round(strength, digits)
+        if CONVENTIONS[name](short, asked) == wanted:
+            return short
+    return None
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What to set in a program so that it starts at a point of the grid.
+    """What to set in a program so that it starts near a noise level.
 
     Attributes:
         program: its name.
         strength: what it calls the strength, or denoise; None where it cannot start there.
         steps: its number of steps.
-        t0: where it starts then: the grid's point nearest to the level asked for.
+        runs: of these, those that it runs: all of them in ComfyUI.
+        t0: where it starts then: a point of its grid, the nearest to the level asked for.
     """
 
     program: str
     strength: float | None
     steps: int
+    runs: int
     t0: float
 
 
 def settings(t0: float, steps: int, grid: str, schedule: Schedule) -> list[Setting]:
-    """The settings of each program for the level t0, as near as a grid of `steps` steps has it.
+    """The settings of each program, set to `steps` steps, that start nearest to the level t0.
 
-    ComfyUI keeps its number of steps whatever the strength, so there it is the steps that are run.
+    diffusers and AUTOMATIC1111 start at points of the grid of `steps` steps. ComfyUI starts at points of longer
+    grids, of which it runs the last `steps`.
     """
+    at = nearest(t0, steps, grid, schedule)
+    found = [
+        Setting(name, same_point(name, at.runs, steps), steps, at.runs, at.t0(grid, schedule) if at.runs else 0.0)
+        for name in CONVENTIONS
+        if name != "ComfyUI"
+    ]
+    return [*found, _in_comfyui(t0, steps, grid, schedule)]
+
+
+def nearest(t0: float, steps: int, grid: str, schedule: Schedule) -> Start:
+    """The point of the grid of `steps` steps that is nearest to the level t0."""
     times = make_grid(grid, schedule, steps)
     at = min(range(steps + 1), key=lambda i: abs(float(times[i]) - t0))
-    runs = steps - at
-    point = Start(steps, runs).t0(grid, schedule) if runs else 0.0
-    return [
-        Setting(name, same_point(name, runs, steps), runs if name == "ComfyUI" else steps, point)
-        for name in CONVENTIONS
-    ]
+    return Start(steps, steps - at)
+
+
+def _in_comfyui(t0: float, steps: int, grid: str, schedule: Schedule) -> Setting:
+    """ComfyUI's denoise for a level: of the grids that have room for `steps` steps below it, the one whose point is
+    nearest. The point falls as the grid grows, so a bisection finds it."""
+    if t0 <= 0:
+        return Setting("ComfyUI", None, steps, 0, 0.0)
+
+    def point(length: int) -> float | None:
+        try:
+            return Start(length, steps).t0(grid, schedule)
+        except RecipeError:
+            return None  # more steps than the path has levels
+
+    low, high = steps, LONGEST
+    while low < high:
+        middle = (low + high) // 2
+        there = point(middle)
+        if there is None or there <= t0:
+            high = middle
+        else:
+            low = middle + 1
+    points = {n: p for n in (low - 1, low) if n >= steps and (p := point(n)) is not None}
+    if not points:
+        return Setting("ComfyUI", None, steps, 0, 0.0)
+    length = min(points, key=lambda n: abs(points[n] - t0))
+    return Setting("ComfyUI", same_point("ComfyUI", steps, length), steps, steps, points[length])
 
 
 def level_of(program: str, strength: float, steps: int, grid: str, schedule: Schedule) -> float:

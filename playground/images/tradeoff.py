@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from playground.errors import ModelError
 from playground.images.models import ASSETS, BUNDLED
 from playground.images.sdedit import Edited, SDEdit
 from playground.images.verifier import Verifier
@@ -30,6 +32,7 @@ class Tradeoff:
         seeds: how many.
         perceptual: mean distance to the guide in the verifier's layers (`perceptual`), empty where there is no
             verifier; realism: distance to text to image in its features (`realism`), likewise.
+        masked: whether all of them are of the part that a mask marks to be made anew.
     """
 
     t0: list[float]
@@ -38,6 +41,7 @@ class Tradeoff:
     seeds: int
     perceptual: list[float] = field(default_factory=list)
     realism: list[float] = field(default_factory=list)
+    masked: bool = False
 
     @property
     def correlation(self) -> float:
@@ -58,7 +62,8 @@ def tradeoff(strips: Sequence[Edited]) -> Tradeoff:
     levels = strips[0].recipe.strip
     table = torch.cat([s.distances.view(-1, len(levels)) for s in strips])
     spread = table.std(0) if len(table) > 1 else torch.zeros(len(levels))
-    return Tradeoff(list(levels), table.mean(0).tolist(), spread.tolist(), len(table))
+    masked = strips[0].free is not None
+    return Tradeoff(list(levels), table.mean(0).tolist(), spread.tolist(), len(table), masked=masked)
 
 
 def gaussian_distance(a: Tensor, b: Tensor) -> float:
@@ -68,14 +73,30 @@ def gaussian_distance(a: Tensor, b: Tensor) -> float:
     return float((means + (a.std(0) - b.std(0)).square().sum()).sqrt())
 
 
+def _home(folder: str) -> Path:
+    return (ASSETS / folder if folder == BUNDLED else Path(folder)) / "verifier"
+
+
+def has_verifier(folder: str) -> bool:
+    """Whether a scene verifier lies beside a model (`verifier_of`)."""
+    return (_home(folder) / "config.json").is_file()
+
+
 def verifier_of(folder: str) -> Verifier | None:
     """The scene verifier that lies beside a model, None where there is none.
 
     Args:
         folder: the model's, as the operator gave it, or the bundled model's name.
+
+    Raises:
+        ModelError: when it cannot be read.
     """
-    home = (ASSETS / folder if folder == BUNDLED else Path(folder)) / "verifier"
-    return Verifier.load(home) if (home / "config.json").is_file() else None
+    if not has_verifier(folder):
+        return None
+    try:
+        return Verifier.load(_home(folder))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
+        raise ModelError("The scene verifier beside this model cannot be read.") from None
 
 
 def fitted(pictures: Tensor) -> Tensor:
@@ -85,39 +106,62 @@ def fitted(pictures: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(pictures, (128, 128), mode="bilinear", antialias=True)
 
 
-@torch.no_grad()
-def features(verifier: Verifier, pictures: Tensor) -> Tensor:
-    """[R, D] of pictures [R, 3, H, W] in [-1, 1]."""
-    return torch.cat([verifier(part).whole.float() for part in fitted(pictures).split(32)])
+def _shares(free: Tensor, like: Tensor) -> Tensor:
+    """[1, 1, h, w], adding up to 1: how much of a mask [H, W] lies at each place of a layer [B, C, h, w]."""
+    high, wide = like.shape[-2:]
+    at = torch.nn.functional.adaptive_avg_pool2d(free.float()[None, None], (high, wide))
+    return at / at.sum()
 
 
 @torch.no_grad()
-def perceptual(verifier: Verifier, pictures: Tensor, guide: Tensor) -> Tensor:
+def features(verifier: Verifier, pictures: Tensor, free: Tensor | None = None) -> Tensor:
+    """[R, D] of pictures [R, 3, H, W] in [-1, 1]; of a part [H, W] of them the mean of the two coarsest layers."""
+
+    def see(part: Tensor) -> Tensor:
+        seen = verifier(part)
+        if free is None:
+            return seen.whole.float()
+        layers = [m.float() for m in seen.maps[-2:]]
+        return torch.cat([(m * _shares(free, m)).sum((2, 3)) for m in layers], 1)
+
+    return torch.cat([see(part) for part in fitted(pictures).split(32)])
+
+
+@torch.no_grad()
+def perceptual(verifier: Verifier, pictures: Tensor, guide: Tensor, free: Tensor | None = None) -> Tensor:
     """[R] how different pictures [R, 3, H, W] look from a guide [3, H, W], to the verifier.
 
     Zhang et al. 2018 ("The unreasonable effectiveness of deep features", eq. 1) with all weights 1: the features at
     each place, made to length 1, squared difference, mean over the places, sum over the layers.
+
+    Args:
+        free: [H, W], 1 at the places that count: the mean is over them. All do by default.
     """
 
     def layers(x: Tensor) -> list[Tensor]:
         return [torch.nn.functional.normalize(m.float(), dim=1) for m in verifier(fitted(x)).maps]
 
     theirs = layers(guide[None])
+    where = torch.ones(guide.shape[1:]) if free is None else free
 
     def compared(part: Tensor) -> Tensor:
         pairs = zip(layers(part), theirs, strict=True)
-        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+        return torch.stack([((a - b).square().sum(1) * _shares(where, a)[0]).sum((1, 2)) for a, b in pairs]).sum(0)
 
     return torch.cat([compared(part) for part in pictures.split(32)])
 
 
 def judged(curve: Tradeoff, strips: Sequence[Edited], real: Sequence[Tensor], verifier: Verifier) -> Tradeoff:
-    """The curve with what the verifier sees: `strips` as for `tradeoff`, `real` as for `realism`."""
+    """The curve with what the verifier sees: `strips` as for `tradeoff`, `real` as for `realism`.
+
+    With a mask both are of the marked part: realism then compares with the same part of the pictures without guide.
+    """
+    free = strips[0].free
     guides = [s.guide for s in strips if s.guide is not None]
-    seen = [perceptual(verifier, s.pictures, g) for s, g in zip(strips, guides, strict=True)]
+    seen = [perceptual(verifier, s.pictures, g, free) for s, g in zip(strips, guides, strict=True)]
     means = torch.cat(seen).view(-1, len(curve.t0)).mean(0).tolist()
     return replace(
-        curve, perceptual=means, realism=realism(strips, real, lambda pictures: features(verifier, pictures))
+        curve, perceptual=means, realism=realism(strips, real, lambda pictures: features(verifier, pictures, free))
     )
 
 

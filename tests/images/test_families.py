@@ -15,7 +15,7 @@ from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Count
 from playground.grids import make_grid
-from playground.images.models import Autoencoder, TakeTurns, load_model
+from playground.images.models import Autoencoder, TakeTurns, load_model, readings
 from playground.images.text_to_image import (
     Generated,
     film_frame,
@@ -37,11 +37,11 @@ NAMES = ("sdxl", "sd3", "sd3 without t5")
 CHANNELS = {"sdxl": 4, "sd3": 16, "sd3 without t5": 16}
 
 
-def pipeline_latents(pipelines, name, recipe, output="latent"):
+def pipeline_latents(pipelines, name, recipe, output="latent", **more):
     """What diffusers makes of a recipe from the same noise, on the same levels."""
     pipeline = pipelines[name]
     noise = start_noise(recipe.seed, (CHANNELS[name], 8, 8))[None]
-    more = {"negative_prompt": recipe.negative or None}
+    more = {"negative_prompt": recipe.negative or None, **more}
     if name == "sdxl":
         pipeline.scheduler = EulerDiscreteScheduler.from_config(
             pipeline.scheduler.config, timestep_spacing=recipe.grid
@@ -205,6 +205,23 @@ def test_states_of_sdxl_are_those_of_the_pipeline(large_models, large_pipelines,
     assert pooled.shape == told["text_embeds"][:1].shape == (1, 12)
 
 
+def test_one_space_is_the_empty_text_that_the_pipeline_encodes(large_models, large_pipelines):
+    """The pipeline tells an empty negative prompt from none; here none is "", and the empty text is a space."""
+    model, pipe = large_models["sdxl"], large_pipelines["sdxl"]
+    states, empty, _, no_pooled = pipe.encode_prompt("", None, "cpu", 1, True, negative_prompt="")
+    assert bool(empty.any()) and torch.equal(states, empty)
+    told = model.text.condition([" "])
+    torch.testing.assert_close(told["encoder_hidden_states"], empty, rtol=0, atol=1e-5)
+    torch.testing.assert_close(told["text_embeds"], no_pooled, rtol=0, atol=1e-5)
+    results = []
+    for negative, theirs in (("", None), (" ", "")):
+        latents = generate(RECIPE.but(negative=negative), model).latents
+        results.append(latents)
+        expected = pipeline_latents(large_pipelines, "sdxl", RECIPE.but(negative=negative), negative_prompt=theirs)
+        assert float((latents - expected).abs().max()) < 1e-4 * max(1.0, float(expected.std()))
+    assert not torch.allclose(*results, atol=1e-2)
+
+
 def test_an_sdxl_trained_with_empty_texts_is_told_the_empty_text(large_folders, tmp_path, large_pipelines):
     shutil.copytree(large_folders["sdxl"], tmp_path / "m")
     file = tmp_path / "m" / "model_index.json"
@@ -238,15 +255,19 @@ def test_every_encoder_shows_its_tokens(large_models, name, lengths):
         kinds = [t.kind for t in encoder.tokens("a red cat")]
         assert kinds[-1] == "padding" and "padding" not in kinds[: kinds.index("padding")]
     assert text.tokens("a red cat") == text.encoders[0].tokens("a red cat")
+    # On show are those that read something of their own: T5, and not CLIP a second time.
+    shown = [0, 2] if name == "sd3" else [0]
+    assert readings(text, "a red cat") == [text.encoders[i].tokens("a red cat") for i in shown]
 
 
 def test_summaries_count_what_a_prompt_becomes(large_models):
     assert large_models["sdxl"].text.summary == (
-        "Two encoders read the same 16 tokens, which become 16 × (16 + 24) numbers, and 12 for the whole prompt."
+        "Two encoders read the same 16 tokens, which become 16 × (16 + 24) numbers, and 12 for the whole prompt. "
+        "No prompt is zeros, as in training; one space is an empty text."
     )
     assert large_models["sd3"].text.summary == (
         "Two encoders read the same 16 tokens, which become 16 × (16 + 24) numbers, and 28 for the whole prompt; "
-        "T5 reads 256 tokens of its own."
+        "T5 reads 256 tokens of its own, shown last."
     )
     assert large_models["sd3 without t5"].text.summary.endswith("; T5 is not loaded.")
 

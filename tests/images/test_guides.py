@@ -11,13 +11,32 @@ import torch
 from PIL import Image
 
 from playground.errors import RecipeError
-from playground.images.guides import coarse, content_name, flat, mask_tensor, open_picture, prepare, to_tensor
+from playground.images.guides import (
+    coarse,
+    content_name,
+    fit_both,
+    flat,
+    mask_tensor,
+    open_picture,
+    prepare,
+    to_tensor,
+)
 
 
 def file(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
     out = io.BytesIO()
     picture.save(out, kind, **options)
     return out.getvalue()
+
+
+def png(head: bytes, lines: bytes) -> bytes:
+    """A PNG file of a header and uncompressed lines."""
+
+    def chunk(name, body):
+        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
 
 
 def gradient(width=12, height=8, mode="RGB") -> Image.Image:
@@ -44,6 +63,44 @@ def test_sixteen_bits_are_scaled_and_not_cut():
     picture, notes = open_picture(file(Image.fromarray(values)))
     assert np.array(picture)[0, :, 0].tolist() == [0, 128, 255]
     assert "16 bits" in notes[0]
+
+
+def test_a_dark_picture_of_sixteen_bits_stays_dark():
+    values = np.array([[0, 200, 255]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        picture, _ = open_picture(file(Image.fromarray(values), kind))
+        assert np.array(picture)[0, :, 0].tolist() == [0, 1, 1]
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """16 bits for each colour [H, W, 3 or 4], which Pillow reads and does not write."""
+    high, wide, colours = values.shape
+    head = wide.to_bytes(4, "big") + high.to_bytes(4, "big") + bytes([16, 2 if colours == 3 else 6, 0, 0, 0])
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    return png(head, lines)
+
+
+@pytest.mark.parametrize("colours", [3, 4])
+def test_sixteen_bits_per_colour_are_reduced_and_it_is_said(colours):
+    values = np.full((1, 3, colours), 65535)
+    values[0, :, 0] = [200, 32768, 65535]
+    picture, notes = open_picture(deep_png(values))
+    assert np.array(picture)[0].tolist() == [[0, 255, 255], [128, 255, 255], [255, 255, 255]]
+    assert notes == ["Its 16 bits per colour were reduced to 8."]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "white", "grey"),
+    [
+        ([0.0, 0.5, 1.0], np.float32, "1", 128),
+        ([0.0, 51.0, 100.0], np.float32, "255", 51),
+        ([0, 257 * 60, 65535], np.int32, "65535", 60),
+        ([0, 50_000, 100_000], np.int32, "100000", 128),
+    ],
+)
+def test_pictures_of_plain_numbers_say_what_was_taken_for_white(values, kind, white, grey):
+    picture, notes = open_picture(file(Image.fromarray(np.array([values], dtype=kind)), "TIFF"))
+    assert np.array(picture)[0, 1].tolist() == [grey] * 3 and f"to {white}, white" in notes[0]
 
 
 def test_print_colours_are_converted_and_it_is_said():
@@ -79,11 +136,7 @@ def test_an_animation_gives_its_first_frame_and_says_so():
 def huge_png(width, height) -> bytes:
     """A header that claims this size, with next to nothing behind it."""
 
-    def chunk(name, body):
-        return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
-
-    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00"
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return png(width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\x02\x00\x00\x00", b"")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +197,23 @@ def test_a_mask_must_fit_and_mark_something():
     with pytest.raises(RecipeError, match="empty"):
         mask_tensor(Image.new("L", (4, 4), 0), (4, 4))
     assert mask_tensor(Image.new("L", (4, 3), 255), (4, 3)).shape == (1, 1, 3, 4)
+
+
+def test_guide_and_mask_are_fitted_alike():
+    guide, mask = Image.new("RGB", (40, 20), "blue"), Image.new("L", (40, 20), 0)
+    guide.paste("red", (20, 0, 40, 20))
+    mask.paste(255, (20, 0, 40, 20))
+    fitted, marked, told = fit_both(guide, mask, (10, 10))
+    assert fitted.size == marked.size == (10, 10) and "cut to its middle 20 × 20" in told
+    red = np.asarray(fitted)[..., 0] > 127
+    assert np.array_equal(red, np.asarray(marked) > 127) and 0.4 < red.mean() < 0.6
+    assert fit_both(guide, None, (10, 10))[1] is None
+    with pytest.raises(RecipeError, match="must agree"):
+        fit_both(guide, Image.new("L", (20, 40), 255), (10, 10))
+    speck = Image.new("L", (400, 400), 0)
+    speck.putpixel((200, 200), 255)
+    with pytest.raises(RecipeError, match="too small"):
+        fit_both(Image.new("RGB", (400, 400)), speck, (10, 10))
 
 
 def test_a_cell_is_edited_if_any_of_its_pixels_is():

@@ -78,6 +78,16 @@ def test_a_level_on_the_grid_makes_no_step_of_length_zero(models):
         assert from_level(full, t, path) == full[k:]
 
 
+def test_a_grid_that_starts_below_t_max_takes_the_level_of_the_slider(models, guide):
+    path, recipe = models["sd1"].denoiser.schedule, RECIPE.but(grid="leading")
+    full = recipe.but(t0=1.0).plan(path).rows[0]
+    assert full.guide is None and full.times[0] == pytest.approx(0.802)
+    for t0 in (full.times[0], 0.9, 0.999):
+        row = recipe.but(t0=t0).plan(path).rows[0]
+        assert row.guide is not None and row.times == (t0, *full.times[1:])
+        assert not level(recipe.but(t0=t0), path).noise_only
+
+
 def test_the_start_is_the_guide_with_the_noise_of_the_seed(models, guide):
     model = models["sd1"]
     path = model.denoiser.schedule
@@ -90,7 +100,8 @@ def test_the_start_is_the_guide_with_the_noise_of_the_seed(models, guide):
 def test_the_level_in_all_words(models):
     path = models["sd1"].denoiser.schedule
     told = level(RECIPE.but(solver="heun", repeats=2), path)
-    assert told.runs == 3 and told.steps == 5 and told.evaluations == 2 * (2 * 3 - 1)
+    assert (told.runs, told.steps, told.passes) == (3, 5, 2)
+    assert told.evaluations == 2 * (2 * 3 - 1)
     assert told.alpha**2 + told.sigma**2 == pytest.approx(1) and not told.noise_only
     assert told.snr == pytest.approx((told.alpha / told.sigma) ** 2)
     assert level(RECIPE.but(t0=1.0), path).noise_only
@@ -100,19 +111,25 @@ def test_the_level_in_all_words(models):
 # Against diffusers
 
 
-@pytest.mark.parametrize("strength", [0.2, 0.5, 0.6, 0.8])
-@pytest.mark.parametrize(
-    ("solver", "scheduler"), [("ddim", DDIMScheduler), ("dpmpp_2m", DPMSolverMultistepScheduler)]
-)
-def test_latents_are_those_of_img2img(models, pipelines, guide, strength, solver, scheduler):
+STARTS = [
+    *((solver, "trailing", strength) for solver in ("ddim", "dpmpp_2m") for strength in (0.2, 0.5, 0.6, 0.8)),
+    # diffusers' DPM-Solver places "leading" steps on a grid of its own.
+    ("ddim", "leading", 0.6),
+    ("ddim", "leading", 1.0),
+]
+
+
+@pytest.mark.parametrize(("solver", "grid", "strength"), STARTS)
+def test_latents_are_those_of_img2img(models, pipelines, guide, solver, grid, strength):
+    scheduler = {"ddim": DDIMScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}[solver]
     model, theirs = models["sd1"], pipelines["sd1"]
     pipeline = StableDiffusionImg2ImgPipeline(**theirs.components, requires_safety_checker=False)
-    options = {"timestep_spacing": "trailing"}
+    options = {"timestep_spacing": grid}
     if solver == "ddim":
         options |= {"clip_sample": False, "set_alpha_to_one": True}
     pipeline.scheduler = scheduler.from_config(theirs.scheduler.config, **options)
-    t0 = of_diffusers(strength, STEPS).t0("trailing", model.denoiser.schedule)
-    ours = edit(RECIPE.but(t0=t0, solver=solver, grid="trailing"), model, guide)
+    t0 = of_diffusers(strength, STEPS).t0(grid, model.denoiser.schedule)
+    ours = edit(RECIPE.but(t0=t0, solver=solver, grid=grid), model, guide)
     expected = pipeline(
         RECIPE.prompt,
         image=encoded(model, guide),

@@ -94,14 +94,35 @@ def test_the_same_point_in_their_words(name, steps):
 # The same point in every program
 
 
+@pytest.mark.parametrize("grid", ["trailing", "leading", "karras"])
 @pytest.mark.parametrize("t0", [0.05, 0.3, 0.58, 0.6, 0.99, 1.0])
-def test_settings_for_a_level_lead_back_to_their_point(t0):
-    path = TABLE
-    for setting in settings(t0, 20, "trailing", path):
-        assert setting.strength is not None
-        back = level_of(setting.program, setting.strength, setting.steps, "trailing", path)
-        assert back == pytest.approx(setting.t0, abs=1e-6)
-        assert abs(setting.t0 - t0) <= 0.5 / 20 + 0.001
+def test_settings_for_a_level_lead_to_the_nearest_point_that_a_program_has(t0, grid):
+    steps, told = 20, {s.program: s for s in settings(t0, 20, grid, TABLE)}
+    for setting in told.values():
+        assert setting.strength is not None and setting.steps == steps
+        assert level_of(setting.program, setting.strength, steps, grid, TABLE) == pytest.approx(
+            setting.t0, abs=1e-9
+        )
+        assert setting.strength == round(setting.strength, 4)
+    own = make_grid(grid, TABLE, steps).tolist()
+    for name in ("diffusers", "AUTOMATIC1111"):
+        assert abs(told[name].t0 - t0) == pytest.approx(min(abs(t - t0) for t in own))
+    longer = [float(make_grid(grid, TABLE, n)[n - steps]) for n in range(steps, 900)]
+    assert abs(told["ComfyUI"].t0 - t0) == pytest.approx(min(abs(t - t0) for t in longer), abs=1e-9)
+    assert told["ComfyUI"].runs == steps
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_a_strength_as_shown_is_kept_when_it_is_typed(name):
+    """From a level to a strength and back once more: the point stays where it is."""
+    for t0 in [i / 50 for i in range(1, 51)]:
+        first = next(s for s in settings(t0, 20, "trailing", TABLE) if s.program == name)
+        if first.strength is None:
+            assert name == "AUTOMATIC1111" and t0 < 0.025
+            continue
+        there = level_of(name, first.strength, 20, "trailing", TABLE)
+        again = next(s for s in settings(there, 20, "trailing", TABLE) if s.program == name)
+        assert again.t0 == pytest.approx(first.t0) and again.strength == first.strength
 
 
 def test_only_automatic1111_cannot_run_no_steps():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from playground.errors import ModelError
 from playground.fields import Count
 from playground.images.examples import EXAMPLES
 from playground.images.models import load_model
@@ -124,6 +125,45 @@ def test_what_the_verifier_sees_joins_the_curve():
     assert both.perceptual == pytest.approx(by_level, rel=1e-4)
     real = features(verifier, torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(5)))
     assert len(both.realism) == 3 and all(r > 0 for r in both.realism) and real.shape == (4, 12 + 16)
+
+
+def test_with_a_mask_the_verifier_looks_at_the_marked_part():
+    verifier = small_verifier()
+    torch.manual_seed(2)
+    guide, free = torch.rand(3, 128, 128) * 2 - 1, torch.zeros(128, 128)
+    free[:, :32] = 1
+    inside, outside = guide.expand(2, 3, 128, 128).clone()
+    inside[:, :, :16] = 1.0
+    outside[:, :, 112:] = 1.0
+    both = torch.stack([inside, outside])
+    near, far = perceptual(verifier, both, guide, free), perceptual(verifier, both, guide)
+    # A layer sees some of its surroundings, and nothing across the picture but by its norms.
+    assert near[0] > 4 * near[1] and 0.5 < far[0] / far[1] < 2
+    # A mask over everything is no mask; one place of the coarsest layer by hand.
+    assert torch.allclose(perceptual(verifier, both, guide, torch.ones(128, 128)), far)
+    part = torch.zeros(128, 128)
+    part[32:48, 48:64] = 1
+    with torch.no_grad():
+        maps = verifier(both).maps[-2:]
+    # Rows 32 to 48 and columns 48 to 64 of 128: places 4, 5 and 6, 7 of 16; places 2 and 3 of 8.
+    fine, coarse = maps
+    assert fine.shape[-1] == 16 and coarse.shape[-1] == 8
+    expected = torch.cat([fine[:, :, 4:6, 6:8].mean((2, 3)), coarse[:, :, 2, 3]], 1)
+    assert torch.allclose(features(verifier, both, part), expected, atol=1e-5)
+
+
+def test_the_curve_says_that_it_is_of_the_masked_part():
+    free = torch.zeros(4, 4)
+    free[0] = 1
+    made = [strip(SDEdit(strip=LEVELS, pictures=2), [10, 20, 30] * 2, mask) for mask in (free, None)]
+    assert [tradeoff([m]).masked for m in made] == [True, False]
+
+
+def test_a_damaged_verifier_is_one_sentence(tmp_path):
+    (tmp_path / "verifier").mkdir()
+    (tmp_path / "verifier" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be read"):
+        verifier_of(str(tmp_path))
 
 
 def test_a_verifier_is_found_beside_a_model_and_sees_pictures_of_any_size(tmp_path):
