@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+import tempfile
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +36,13 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--compile", action="store_true", help="torch.compile the denoiser: slow to start, faster after")
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    p.add_argument(
+        "--allow-host",
+        action="append",
+        metavar="NAME",
+        help="another name by which browsers reach the page, a proxy's or this machine's in a class network; may "
+        "be given several times; requests for other names are refused",
+    )
     p.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     p.add_argument("--share", action="store_true", help="a public link by Gradio's tunnel; combine with --auth")
     p.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
@@ -50,6 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
         return fail("--port must lie between 0 and 65535.")
     if args.offload and args.compile:
         return fail("--offload and --compile do not go together: a compiled denoiser has to stay on the device.")
+    for name in args.allow_host or ():
+        if not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name, re.ASCII):
+            return fail(
+                f"--allow-host needs a name such as play.example.org, without port or path, not {name[:80]!r}."
+            )
     user, _, password = (args.auth or "").partition(":")
     if args.auth and not (user and password):
         return fail("--auth needs the form USER:PASSWORD.")
@@ -60,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Uploads lie in a folder of this server's own, not beside those of other programs.
+    uploads = tempfile.TemporaryDirectory(prefix="diffusion-playground-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = uploads.name
 
     from playground.errors import PlaygroundError
     from playground.images.models import model_list, needs_hub
@@ -89,6 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             backend,
             args.host,
             args.port,
+            tuple(args.allow_host or ()),
             wait=False,
             share=args.share,
             auth=(user, password) if args.auth else None,
@@ -106,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         page.block_thread()
     finally:
         backend.close()
+        uploads.cleanup()
     return 0
 
 

@@ -14,6 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from components import saving, theme
 from components.controls import link_script
+from components.guard import Guard, Page
 from components.media import Media, read_data
 from components.pictures import FAST
 from components.tabs import flow, prompt_to_prompt, samplers, sdedit, text_to_image
@@ -73,7 +74,7 @@ OPEN_TAB = """() => {
 
 def build(backend: Backend, media: Media) -> gr.Blocks:
     """All tabs on one page."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=(UPLOADS, UPLOADS)) as page:
         gr.Markdown(f"# {TITLE}\nUnderstand diffusion and flow matching by touching it.", elem_id="dp-header")
         saved = Opener(elem_id="dp-opener")
 
@@ -105,6 +106,9 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
         page.load(None, None, None, js=OPEN_TAB.replace("TITLES", json.dumps(titles)), queue=False)
     return page
 
+
+UPLOADS = 600
+"""Seconds after which files that visitors have uploaded are deleted; each is read when it arrives."""
 
 WARM_UP = 20.0
 """Seconds after which nothing more is computed before the page opens."""
@@ -145,7 +149,8 @@ def launch(
     Args:
         backend: who computes.
         host, port: where to listen.
-        hosts: further names under which the page may be reached (a proxy's, say).
+        hosts: further names under which the page may be reached (a proxy's, say). Where none are given, a page
+            that listens on all addresses, or is shared, takes any.
         wait: block until the server ends.
         options: passed on to `gr.Blocks.launch`.
 
@@ -157,7 +162,7 @@ def launch(
     # Visitors wait in the backend's queue, which is fair and says how long; Gradio's only has to be larger.
     page.queue(default_concurrency_limit=None, max_size=4 * backend.max_queue)
     allowed = ["127.0.0.1", "localhost", "testserver", *hosts]
-    if host in ("0.0.0.0", "::") or options.get("share"):
+    if options.get("share") or (host in ("0.0.0.0", "::") and not hosts):
         allowed = ["*"]
     elif host not in allowed:
         allowed.append(host)
@@ -176,7 +181,7 @@ def launch(
         prevent_thread_lock=not wait,
         app_kwargs={
             "routes": [*media.routes(), *saving.routes(media, backend, {r: part.sheet for r, part in TABS})],
-            "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=allowed)],
+            "middleware": [Middleware(Guard), Middleware(TrustedHostMiddleware, allowed_hosts=allowed)],
         },
         **options,
     )

@@ -13,7 +13,8 @@ from playground.errors import OutOfMemory, is_out_of_memory
 class Batches:
     """Calls a function on rows, all at once if they fit and in halves of halves if not.
 
-    The function must be pure, so that a failed call can be repeated. A size that failed is remembered.
+    The function must be pure, so that a failed call can be repeated. A size that failed is remembered, until not
+    even a single row fits.
 
     Attributes:
         limit: rows in one call at most; None while everything fitted.
@@ -53,6 +54,8 @@ class Batches:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if step == 1:
+                # Not even one row: that tells of this moment, and nothing of how many fit when it is over.
+                self.limit = None
                 raise OutOfMemory(
                     "The device has too little free memory for a single picture of this size; "
                     "choose a smaller model, or try again when it is less busy."

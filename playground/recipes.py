@@ -153,6 +153,8 @@ def _sentence(recipe: type[Recipe], error: ValidationError) -> str:
         "string_too_long": "is too long: at most {max_length} characters are taken",
         "literal_error": "must be one of {expected}",
         "too_long": "has too many entries: at most {max_length}",
+        "too_short": "has too few entries: at least {min_length}",
+        "tuple_type": "must be a list",
         "int_parsing": "must be a whole number",
         "int_type": "must be a whole number",
         "int_from_float": "must be a whole number",

@@ -344,7 +344,7 @@ def schedule_of_checkpoint(config: Mapping[str, Any]) -> Schedule:
         bar = torch.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
     else:
-        raise ValueError(f"The beta schedule {kind!r} of this checkpoint is not known here.")
+        raise ValueError(f"the beta schedule {kind!r} is not known here.")
     if config.get("rescale_betas_zero_snr"):
         return Discrete(_rescaled_to_zero_terminal_snr(betas))
     return Discrete.from_betas(betas)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -40,7 +42,7 @@ def is_one_sentence(text: str) -> bool:
 def test_help_lists_every_option():
     done = run("--help")
     assert done.returncode == 0 and done.stderr == ""
-    options = "model device dtype offload compile host port share auth max-queue no-browser"
+    options = "model device dtype offload compile host allow-host port share auth max-queue no-browser"
     assert all(f"--{option}" in done.stdout for option in options.split())
     assert all(action.help for action in app.parser()._actions)
 
@@ -62,6 +64,8 @@ def test_a_bad_option_ends_the_program_with_two():
         (["--auth", "ann"], "USER:PASSWORD"),
         (["--auth", "ann:"], "USER:PASSWORD"),
         (["--auth", ":secret"], "USER:PASSWORD"),
+        (["--allow-host", "http://play.example.org/"], "--allow-host"),
+        (["--allow-host", "*"], "--allow-host"),
         (["--device", "abacus"], "abacus"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--device", ""], "device"),
@@ -120,6 +124,42 @@ def test_a_single_file_says_what_it_needs(tmp_path, capsys):
     save_file({"model.diffusion_model.out.2.bias": torch.zeros(4)}, file)
     assert app.main(["--model", str(file), "--no-browser"]) == 2
     assert is_one_sentence(err := capsys.readouterr().err) and "FILE@FOLDER" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_index.json": {"tokenizer": [None, None]}}, "no tokenizer for its text_encoder"),
+        ({"model_index.json": {"scheduler": [None, None]}}, "no scheduler"),
+        ({"scheduler/scheduler_config.json": {"beta_schedule": "magic"}}, "'magic' is not known"),
+        ({"scheduler/scheduler_config.json": {"prediction_type": "magic"}}, "magic"),
+        ({"unet/config.json": {"sample_size": None}}, "could not be loaded"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_named(folders, tmp_path, capsys, changes, named):
+    """What goes wrong after the weights have been read: one sentence, as before."""
+    folder = tmp_path / "model"
+    shutil.copytree(folders["sd1"], folder)
+    for file, values in changes.items():
+        stated = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(stated | values))
+    assert app.main(["--model", str(folder), "--device", "cpu", "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err) and named in err, err
+
+
+@pytest.mark.parametrize("where", ["from_pretrained", "to"])
+def test_a_model_that_does_not_fit_is_named(folders, capsys, monkeypatch, where):
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(
+        StableDiffusionPipeline if where == "from_pretrained" else UNet2DConditionModel, where, full
+    )
+    assert app.main(["--model", str(folders["sd1"]), "--device", "cpu", "--no-browser"]) == 2
+    assert is_one_sentence(err := capsys.readouterr().err)
+    assert "does not fit into the memory of cpu" in err and "'sd1'" in err
 
 
 def test_offloading_without_a_gpu_is_refused(capsys):

@@ -51,6 +51,16 @@ def test_one_row_that_does_not_fit_is_one_sentence():
     assert "\n" not in str(caught.value)
 
 
+def test_a_device_that_was_full_for_a_moment_is_asked_for_everything_again():
+    batches, device = Batches(), Small(0)
+    with pytest.raises(OutOfMemory):
+        batches(device, X)
+    device.room = 100
+    device.sizes.clear()
+    assert torch.equal(batches(device, X), 2 * X)
+    assert device.sizes == [11]
+
+
 def test_named_tensors_are_cut_along():
     def call(x, named):
         if len(x) > 4:

@@ -118,9 +118,9 @@ def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any
     limits = _limits(model)
     for event in events:
         before, limits = limits, _limits(model)
-        if limits != before:
-            fewest = min(n for n in limits if n is not None)
-            yield Note(f"Memory ran out: the same work goes on in batches of {fewest}.")
+        fewer = [n for was, n in zip(before, limits, strict=True) if n is not None and (was is None or n < was)]
+        if fewer:
+            yield Note(f"Memory ran out: the same work goes on in batches of {min(fewer)}.")
         if isinstance(event, Generated):
             yield Result(event)
         elif isinstance(event, Progress):

@@ -276,7 +276,8 @@ class Backend:
             if older is not None:
                 self._stop(older)
             if len(self._waiting) >= self.max_queue:
-                raise Busy(f"{self.max_queue} runs are waiting already; try again in a moment.")
+                runs = "1 run is" if self.max_queue == 1 else f"{self.max_queue} runs are"
+                raise Busy(f"{runs} waiting already; try again in a moment.")
             job = _Run(recipe, visitor, slot, next(self._number))
             self._runs[visitor, slot] = job
             self._waiting.append(job)

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from playground.batches import Batches
 from playground.devices import Device, choose_device
-from playground.errors import ModelError
+from playground.errors import ModelError, is_out_of_memory
 from playground.fields import Condition, Field, Kind
 from playground.images.prepacked import prepack
 from playground.schedules import Discrete, Linear, schedule_of_checkpoint
@@ -229,7 +229,10 @@ class Denoiser(Field):
     def __init__(self, network: Any, config: dict[str, Any], text: Text, device: Device, name: str):
         super().__init__()
         self.network, self.text, self.device, self.name = network, text, device, name
-        self.schedule = schedule_of_checkpoint(config)
+        try:
+            self.schedule = schedule_of_checkpoint(config)
+        except ValueError as problem:
+            raise ModelError(f"The model {name!r} cannot be sampled: {problem}") from None
         self._levels = int(config.get("num_train_timesteps", 1000))
         flow = isinstance(self.schedule, Linear)
         stated = str(config.get("prediction_type") or ("flow_prediction" if flow else "epsilon"))
@@ -488,8 +491,16 @@ def load_model(
         ModelError: in one sentence, if it is missing, not a model, of a family not supported or a pickle.
     """
     device = device or choose_device()
-    with _default_dtype_left_alone():
-        return _load(path_or_id, device, name, compiled)
+    try:
+        with _default_dtype_left_alone():
+            return _load(path_or_id, device, name, compiled)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    raise ModelError(
+        f"The model {name or _name(locate(path_or_id))!r} does not fit into the memory of {device.title}: close "
+        "other programs, choose a half precision (--dtype) or, on a GPU, --offload."
+    )
 
 
 # Two loads at once would each take the other's replacement for the original.
@@ -563,8 +574,11 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
     except ModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         logging.getLogger(__name__).info("loading failed", exc_info=error)
         raise ModelError(_why_not(where, error)) from None
+    _check_parts(parts, family.networks, name)
     try:
         text = family.text(parts, device)
         denoiser = family.denoiser(parts, text, device, name)
@@ -572,7 +586,10 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         vocabulary, examples = _vocabulary(folder, parts.tokenizer) if folder else (None, ())
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        logging.getLogger(__name__).info("loading failed", exc_info=error)
         raise ModelError(_why_not(where, error)) from None
     # Without the package accelerate, diffusers leaves a transformer in float32 whatever it was asked for.
     denoiser.network.to(device.dtype)
@@ -659,6 +676,21 @@ def _check_weights(folder: Path, networks: Sequence[str], name: str) -> None:
             f"The model {name!r} has {'only pickled weights' if pickled else 'no weights'} for its {part}: "
             "only safetensors are loaded."
         )
+
+
+def _check_parts(parts: Any, networks: Sequence[str], name: str) -> None:
+    """Refuse a model that its index leaves incomplete, before a part that is not there is asked for anything.
+
+    Raises:
+        ModelError: naming what is missing.
+    """
+    for part in ("scheduler", *networks):
+        # T5 of Stable Diffusion 3 may be left out, and its tokenizer with it.
+        if getattr(parts, part, None) is None and part != "text_encoder_3":
+            raise ModelError(f"The model {name!r} has no {part}: its model_index.json names none.")
+        reader = part.replace("text_encoder", "tokenizer")
+        if part.startswith("text_encoder") and getattr(parts, part) and getattr(parts, reader, None) is None:
+            raise ModelError(f"The model {name!r} has no {reader} for its {part}: its model_index.json names none.")
 
 
 def _variant(folder: Path, networks: Sequence[str]) -> str | None:

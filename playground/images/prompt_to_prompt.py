@@ -227,6 +227,8 @@ def run(
         RecipeError: for prompts that cannot be aligned.
         ModelError: for a model without cross-attention.
     """
+    # A prompt and its edits go through the network together or not at all: what was too much once is tried again.
+    model.denoiser.batches.limit = None
     edits, (_, height, width) = edits_of(recipe, model.text), model.denoiser.shape
     blend = blend_of(recipe, edits, model.text)
     # A grid of fractions has many rows, and nobody looks at their maps.

@@ -51,6 +51,26 @@ def test_a_comparison_says_who_is_closest_and_is_played_without_the_server(visit
     assert saved.value.suggested_filename == "samplers.png"
 
 
+def test_a_link_opens_the_same_comparison_for_somebody_else(visit):
+    """The story of the tab: choose, compare, send the address, and another browser shows the same numbers."""
+    visited = visit(wait=False, **SMALL)
+    page = visited.page
+    expect(page.locator("#samplers-summary")).to_contain_text("Reference of the ODE")
+    page.locator("#samplers-solvers label", has_text="UniPC").locator("input").check()
+    page.locator("#samplers-solvers label", has_text="Heun (order").locator("input").uncheck()
+    page.locator("#samplers-seed").locator("input").fill("31")
+    page.locator("#samplers-seed").locator("input").press("Enter")
+    until(lambda: visited.link().get("seed") == "31" and visited.link().get("solvers") == '["ddim","unipc"]')
+    page.locator("#samplers-go").click()
+    cells = page.locator("#samplers-race .cell")
+    until(lambda: "UniPC" in page.locator("#samplers-race").inner_text() and "off" in cells.last.inner_text())
+    again = visit(wait=False, **visited.link())
+    theirs = again.page.locator("#samplers-race .cell")
+    until(lambda: theirs.count() == 4 and "off" in theirs.last.inner_text())
+    until(lambda: theirs.all_inner_texts() == cells.all_inner_texts())
+    assert again.link() == visited.link()
+
+
 def test_choices_are_in_the_link_and_empty_ones_are_named(visit):
     visited = visit(wait=False, **SMALL)
     page = visited.page

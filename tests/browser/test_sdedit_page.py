@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from test_served import ask
+from serving import ask
 from visiting import Tab, until, wait_up_to
 
 from playground.images.examples import EXAMPLES

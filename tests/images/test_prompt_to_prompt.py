@@ -302,11 +302,21 @@ def test_the_solver_asks_twice_and_the_step_counts_once(models):
     assert [takes_over(made, k, [0, 1, 2]) for k in range(STEPS)] == [True, True, True, False, False]
 
 
-def test_a_batch_that_does_not_fit_is_one_sentence(models, monkeypatch):
+def test_a_batch_that_does_not_fit_is_one_sentence_and_is_tried_again(models, monkeypatch):
     model = models["sd1"]
-    monkeypatch.setattr(model.denoiser.batches, "limit", 2)
+    evaluate = model.denoiser.evaluate
+
+    def small(x, t, condition):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluate(x, t, condition)
+
+    monkeypatch.setattr(model.denoiser, "evaluate", small)
     with pytest.raises(RecipeError, match="together, and memory is too short"):
         edit_prompt(RECIPE, model)
+    monkeypatch.setattr(model.denoiser, "evaluate", evaluate)
+    assert len(edit_prompt(RECIPE, model).pictures) == len(RECIPE.prompts())
+    assert model.denoiser.batches.limit is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""What reaches the server past the page's own controls, and whatever goes wrong: answered in one sentence."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+import gradio as gr
+from gradio.route_utils import FnIndexInferError
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from playground.errors import PlaygroundError
+
+log = logging.getLogger(__name__)
+
+
+def in_a_sentence(error: Exception) -> gr.Error:
+    """What a visitor is told of an error. One that nobody foresaw is logged, without what the visitor sent."""
+    if isinstance(error, gr.Error) and not error.print_exception:
+        return error
+    if isinstance(error, PlaygroundError):
+        return gr.Error(str(error), print_exception=False)
+    if isinstance(error, TimeoutError):
+        return gr.Error("That took too long; try again in a moment.", print_exception=False)
+    note(error)
+    return gr.Error(unforeseen(error), print_exception=False)
+
+
+def unforeseen(error: BaseException) -> str:
+    return f"Something inside went wrong ({type(error).__name__}); the page goes on working."
+
+
+def note(error: BaseException) -> None:
+    """Log where an error happened: its message may quote what a visitor typed, which belongs in no log."""
+    place = "".join(traceback.format_tb(error.__traceback__))
+    log.error("an event failed with %s\n%s", type(error).__name__, place)
+
+
+class Page(gr.Blocks):
+    """Gradio's Blocks, whose events can be called without the page and with any values: each ends in a sentence."""
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        wanted = len(block_fn.inputs)
+        if len(inputs) < wanted:
+            values = f"{wanted} value{'' if wanted == 1 else 's'}"
+            raise gr.Error(f"This call takes {values}; {len(inputs)} came.", print_exception=False)
+
+    async def preprocess_data(self, *given: Any, **options: Any) -> Any:
+        try:
+            return await super().preprocess_data(*given, **options)
+        except gr.Error as problem:
+            # Of Gradio's own checks, a number past a slider's end for one; or of ours above.
+            said = str(problem.message).splitlines()[0][:300].rstrip(". ")
+            raise gr.Error(f"{said}.", print_exception=False) from None
+        except Exception:
+            raise gr.Error("A value came that this control cannot have.", print_exception=False) from None
+
+    async def process_api(self, *given: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return await super().process_api(*given, **options)
+        except Exception as error:
+            raise in_a_sentence(error) from None
+
+
+UNUSED = ("/dev/reload", "/gradio_api/deep_link", "/gradio_api/vibe-", "/gradio_api/process_recording")
+"""Gradio's routes that this page has no use for: endless streams, files of a visitor's state, an editor."""
+
+
+class Guard:
+    """The same for the web server around the page: an ASGI middleware."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if any(route in scope.get("path", "") for route in UNUSED):
+            await JSONResponse({"detail": "There is nothing here."}, 404)(scope, receive, send)
+            return
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            known = not isinstance(error, FnIndexInferError)
+            if known:
+                note(error)
+            said = unforeseen(error) if known else "There is no such call here."
+            await JSONResponse({"detail": said}, 500 if known else 404)(scope, receive, send)

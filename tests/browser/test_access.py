@@ -1,0 +1,151 @@
+"""The page for those who do not use a mouse, or do not see it: the keyboard alone, and axe-core on every tab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tour import SMALL, open_tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+KNOWN: dict[str, str] = {}
+"""What axe finds inside of Gradio's own parts and cannot be repaired from here: "rule selector" and the reason."""
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """axe-core's script."""
+    import axe_playwright_python
+
+    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", SMALL)
+def test_axe_finds_nothing_serious(visit, axe, name, dark):
+    page = open_tab(visit, name, **({"__theme": "dark"} if dark else {})).page
+    page.wait_for_timeout(500)  # until a fold has opened and colours have changed: axe sees what is there
+    page.evaluate(axe)
+    rules = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    assert len(rules["passes"]) > 20, "axe has looked at nothing"
+    found = [
+        f"{rule['impact']} {rule['id']} {node['target'][0]}: {node['failureSummary']}"
+        for rule in rules["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+        if f"{rule['id']} {node['target'][0]}" not in KNOWN
+    ]
+    assert found == []
+
+
+def test_axe_would_find_it(visit, axe):
+    """The test above can fail: a picture without words and a grey on grey are found."""
+    page = open_tab(visit, "text-to-image").page
+    page.evaluate(
+        """() => {
+            const bad = document.createElement("div");
+            bad.innerHTML = '<img src="data:,"><p style="color:#888;background:#999">grey</p>';
+            document.querySelector(".dp-card").append(bad);
+        }"""
+    )
+    page.evaluate(axe)
+    found = {rule["id"] for rule in page.evaluate("axe.run(document)")["violations"]}
+    assert {"image-alt", "color-contrast"} <= found
+
+
+# What Tab should stop at: everything on show that can be used. A group of radio buttons is one stop.
+STOPS = """() => {
+    const all = [...document.querySelectorAll(
+        "a[href], button, input, select, textarea, summary, [tabindex]:not([tabindex='-1'])")];
+    const groups = new Set();
+    const stops = all.filter(node => {
+        if (node.disabled || node.tabIndex < 0 || node.closest("[inert], footer")) return false;
+        if (!node.checkVisibility({ visibilityProperty: true })) return false;
+        const box = node.getBoundingClientRect();
+        if (box.width === 0 || box.height === 0) return false;
+        if (node.type === "radio") {
+            if (groups.has(node.name)) return false;
+            groups.add(node.name);
+        }
+        return true;
+    });
+    stops.forEach((node, i) => { node.dataset.stop = i; });
+    return stops.map(node => node.outerHTML.slice(0, 120));
+}"""
+
+HERE = """() => {
+    const node = document.activeElement;
+    const group = node.type === "radio"
+        ? document.querySelector(`input[name="${node.name}"][data-stop]`) ?? node : node;
+    // What shows the focus may be drawn around the control, as for a file's label or a before-and-after slider.
+    let shown = false;
+    for (let at = node, up = 0; at && up < 4; at = at.parentElement, up += 1) {
+        const style = getComputedStyle(at);
+        const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0;
+        shown ||= ring && (at === node || at.matches(":focus-within"));
+    }
+    return { stop: group.dataset.stop ?? null, shown, what: node.outerHTML.slice(0, 120) };
+}"""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tab_reaches_everything_in_order_and_shows_where_it_is(visit, name):
+    page = open_tab(visit, name).page
+    page.wait_for_timeout(500)
+    stops = page.evaluate(STOPS)
+    assert len(stops) > 30
+    page.evaluate("() => { document.activeElement?.blur(); scrollTo(0, 0); }")
+    visited: list[int] = []
+    unseen = []
+    for _ in range(len(stops) + 40):
+        page.keyboard.press("Tab")
+        here = page.evaluate(HERE)
+        if here["stop"] is None:
+            if here["what"].startswith("<body"):
+                break
+            continue
+        if int(here["stop"]) in visited:
+            if int(here["stop"]) == visited[0]:
+                break
+            continue
+        visited.append(int(here["stop"]))
+        if not here["shown"]:
+            unseen.append(here["what"])
+    assert unseen == [], "the focus does not show"
+    assert [stops[k] for k in range(len(stops)) if k not in visited] == [], "Tab does not reach them"
+    # The order is that of the page.
+    assert visited == sorted(visited)
+
+
+NAMED = """() => [...document.querySelectorAll("input[type=range]")].filter(s => s.checkVisibility() && !s.disabled)
+    .map((slider, i) => {
+        slider.dataset.slider = i;
+        const label = slider.getAttribute("aria-label") || slider.labels?.[0]?.textContent || slider.title;
+        return [label?.trim() ?? "", +slider.min, +slider.max, +slider.value];
+    })"""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_slider_has_a_name_and_follows_the_arrows(visit, name):
+    page = open_tab(visit, name).page
+    sliders = page.evaluate(NAMED)
+    assert sliders and all(label for label, *_ in sliders), sliders
+    for i, (label, low, high, value) in enumerate(sliders):
+        if low == high:
+            continue  # a filmstrip of one column
+        slider = page.locator(f"[data-slider='{i}']")
+        if not slider.count():
+            continue  # a run that has ended meanwhile has replaced it
+        slider.focus()
+        page.keyboard.press("ArrowLeft" if value >= high else "ArrowRight")
+        now = float(slider.input_value())
+        assert (now < value) if value >= high else (now > value), f"{label} stays at {value}"
+
+
+def test_the_tabs_are_changed_with_the_arrows(visit):
+    page = open_tab(visit, "text-to-image").page
+    page.get_by_role("tab", name="Text to image").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "tab=sdedit" in url)

@@ -1,0 +1,49 @@
+"""Every tab of the page, opened by a link whose run is a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import Page, expect
+from visiting import Tab, until
+
+from components.page import TABS
+
+SMALL: dict[str, dict[str, Any]] = {
+    "text-to-image": {"steps": 2},
+    "sdedit": {"steps": 3},
+    "prompt-to-prompt": {"steps": 3, "solver": "euler"},
+    "samplers": {"solvers": '["ddim"]', "budgets": "[2]"},
+    "flow": {"particles": 200},
+}
+assert set(SMALL) == {recipe.tab for recipe, _ in TABS}, "a tab of the page is not on the tour"
+
+STATUS = {
+    "text-to-image": "#t2i-status",
+    "sdedit": "#sdedit-status",
+    "prompt-to-prompt": "#p2p-status",
+    "samplers": "#samplers-status",
+    "flow": "#flow-status",
+}
+
+
+def finished(page: Page, name: str) -> None:
+    """Until the run that the link names is on show, to the last of what belongs to it."""
+    if name == "samplers":
+        expect(page.locator("#samplers-summary")).to_contain_text("Reference of the ODE")
+        expect(page.locator("#samplers-errors .plot-container")).to_be_visible()
+    elif name == "flow":
+        until(lambda: page.evaluate("window.__dp?.['flow-plane']?.flows ?? 0") > 0)
+    expect(page.locator(STATUS[name])).to_contain_text("sample-forwards" if name == "samplers" else "NFE")
+
+
+def open_tab(visit: Callable[..., Tab], name: str, **query: Any) -> Tab:
+    """The tab with its small run finished, and every fold of it open."""
+    tab = visit(wait=False, tab=name, **SMALL[name], **query)
+    finished(tab.page, name)
+    for fold in tab.page.locator("button.label-wrap:not(.open):visible").all():
+        fold.click()
+    for fold in tab.page.locator("details:not([open]) > summary:visible").all():
+        fold.click()
+    return tab
