@@ -108,12 +108,12 @@ print(result.count)
 
 def _comparison(recipe: Comparison) -> str:
     return f"""from playground import load_model
-from playground.images.comparison import Comparison, compare, measure
+from playground.images.comparison import Comparison, compare, converge, measure
 
 model = {_load(recipe.model)}
 recipe = {call(recipe)}
 result = compare(recipe, model)
-references = {{kind: compare(reference, model) for kind, reference in recipe.references().items()}}
+references = {{kind: converge(reference, model) for kind, reference in recipe.references().items()}}
 table = measure(result, references)
 for row in table:
     print(row.cell.solver, row.cell.evaluations, f"{{row.error:.2%}}")
