@@ -201,6 +201,10 @@ def test_previews_move_nothing_and_a_picture_can_be_enlarged_and_saved(
     update(site, page, stage=stage("two", live=True))
     expect(page.locator("#stage .label")).to_have_text("two")
     assert picture.bounding_box() == before
+    expect(page.locator("#stage a")).to_be_hidden()  # a preview is no experiment's end
+    update(site, page, stage=stage("two"))
+    expect(page.locator("#stage .live")).to_be_hidden()
+    assert picture.bounding_box() == before
     with page.expect_download() as download:
         page.locator("#stage a").click()
     assert download.value.suggested_filename == "two.png"
