@@ -9,8 +9,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from playground.plane import PlaneFlow, flow
 
 RECIPE = {"prompt": "a red car", "steps": 1}
 
@@ -23,9 +26,9 @@ def ask(server, method: str, path: str, body: str | None = None, **headers: str)
     return answer.status, answer.read().decode()
 
 
-def call(server, body: str) -> str:
-    """Call the endpoint for programs with a raw body; the last event."""
-    path = "/gradio_api/call/text_to_image"
+def call(server, body: str, name: str = "text_to_image") -> str:
+    """Call an endpoint for programs with a raw body; the last event."""
+    path = f"/gradio_api/call/{name}"
     status, text = ask(server, "POST", path, body, **{"Content-Type": "application/json"})
     if status != 200:
         return text
@@ -52,9 +55,28 @@ def test_a_program_gets_the_picture_of_its_recipe(server):
     assert result["link"] == "?tab=text-to-image&v=1&prompt=a+red+car&steps=1&seed=5&pictures=2"
 
 
+def test_a_program_gets_the_trajectories_of_its_recipe(server):
+    recipe = {"target": "pair", "particles": 100, "steps": 5, "frames": 16, "solver": "euler"}
+    answer = call(server, json.dumps({"data": [recipe]}), "plane_flow")
+    (result,) = json.loads(answer.split("data: ")[-1])
+    arrays = {
+        name: np.frombuffer(base64.b64decode(a["data"]), a["dtype"]).reshape(a["shape"])
+        for name, a in result.items()
+        if isinstance(a, dict)
+    }
+    expected = flow(PlaneFlow(dimension=1, **recipe))
+    assert np.array_equal(arrays["frames"], expected.frames.numpy())
+    assert arrays["states"].shape == (6, 100, 1) and arrays["labels"].tolist() == expected.labels.tolist()
+    assert len(result["times"]) == 16 and len(result["solver_times"]) == 6 and result["evaluations"] == 5
+    answer = call(server, json.dumps({"data": [{"target": ["x"]}]}), "plane_flow")
+    assert is_a_sentence(json.loads(answer.split("data: ", 1)[1])["error"])
+    answer = call(server, json.dumps({"data": [recipe | {"particles": 10**7}]}), "plane_flow")
+    assert "at most 10000" in json.loads(answer.split("data: ", 1)[1])["error"]
+
+
 def test_only_that_is_offered_to_programs(server):
     status, info = ask(server, "GET", "/gradio_api/info")
-    offered = {"/text_to_image", "/sdedit", "/prompt_to_prompt", "/compare_samplers"}
+    offered = {"/text_to_image", "/sdedit", "/prompt_to_prompt", "/compare_samplers", "/plane_flow"}
     assert status == 200 and set(json.loads(info)["named_endpoints"]) == offered
 
 
