@@ -596,13 +596,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     )
 
     # A list shows what is impossible, too, and why; who chooses it all the same is told, and keeps what was there.
-    turned_back = gr.State(0)
+    turned_back, put_back = gr.State(0), gr.State(None)  # how often, and which control has got what again
 
     def guarded(name: str) -> Any:
-        def guard(token: str, count: int, *values: Any) -> dict[Any, Any]:
+        def guard(token: str, count: int, back: Any, *values: Any) -> Any:
             try:
                 recipe = recipe_of(values)
                 chosen = getattr(recipe, name)
+                if back == (name, chosen):  # a list that was set tells its value once more
+                    return gr.skip()
                 before = shelf.get(token)
                 usual = [before.flow.recipe] if isinstance(before, FlowViews) else []
                 known = [getattr(r, name) for r in (*usual, default)]
@@ -612,16 +614,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     kept = recipe_of(tuple(value if n == name else v for n, v in zip(NAMES, values, strict=True)))
                     if why := refused_choices(kept).get(f"{name}/{chosen}"):
                         kept.check()
-                        return {refusal: lines(why), c[name]: value, turned_back: count + 1}
+                        again = {c[name]: value, turned_back: count + 1, put_back: (name, value)}
+                        return {refusal: lines(why), **again}
                     break
             except PlaygroundError:
                 pass
-            return {refusal: ""}
+            return {refusal: "", put_back: None}
 
         return guard
 
     for name in GUARDED:
-        c[name].input(guarded(name), [shown, turned_back, *controls], [refusal, c[name], turned_back], **fast)
+        states = [turned_back, put_back]
+        c[name].input(guarded(name), [shown, *states, *controls], [refusal, c[name], *states], **fast)
     others = [c[n] for n in NAMES if n not in GUARDED]
     gr.on([x.input for x in others], lambda: "", None, refusal, **fast)
     then_start(turned_back.change(lambda: None, None, None, **fast))

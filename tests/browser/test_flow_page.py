@@ -196,11 +196,10 @@ def inside(shown: Plane, recipe: PlaneFlow) -> float:
 
 @pytest.mark.slow
 def test_drawn_points_become_the_data(plane):
+    # Opened by a link, with nothing drawn yet.
     shown = plane(wait=False, target="points")
     expect(shown.notes).to_contain_text("Draw on the plane")
-    # Nothing has been drawn, and there is no flow yet to draw on: choosing another target makes one.
-    shown = plane()
-    shown.choose("target", "drawn points or a picture")
+    expect(shown.page.locator("#flow-plane .hint")).to_be_visible()
     expect(shown.page.locator("#flow-plane .editor")).to_contain_text("Class of the stroke")
     flows = shown.counted("flows")
     shown.drag((-1.5, -1), (-1.5, 1.2), (1.0, 1.2))
@@ -226,6 +225,13 @@ def test_drawn_points_become_the_data(plane):
     expect(shown.error).to_have_text("")
     shown.choose("label", "class 1")
     until(lambda: shown.recipe().label == 1)
+    # Cleared, the plane is empty, and can be drawn on again.
+    shown.page.locator("#flow-plane .editor").get_by_role("button", name="Clear").click()
+    expect(shown.page.locator("#flow-plane .hint")).to_be_visible()
+    flows = shown.counted("flows")
+    shown.drag((-1, 0), (1, 0))
+    shown.wait_for_flow(flows)
+    assert float(decode_points(shown.recipe().points)[0][:, 1].abs().max()) < 0.1
 
 
 @pytest.mark.slow
@@ -234,12 +240,14 @@ def test_an_uploaded_picture_becomes_the_data_and_what_is_none_is_one_sentence(p
     image.paste(0, (0, 0, 30, 60))
     image.save(tmp_path / "left.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    (tmp_path / "drawing.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'></svg>")
     Image.new("L", (20, 20), 255).save(tmp_path / "white.png")
     shown = plane(target="points", points=encode_points([[1, 1], [1.2, 1]]))
     flows = shown.counted("flows")
     chooser = shown.page.locator("input[type=file]:not(#dp-opener *)").first
-    for name, sentence in (("broken", "cannot be read as a picture"), ("white", "no dark pixels")):
-        chooser.set_input_files(tmp_path / f"{name}.png")
+    none = "not a picture that can be opened here"
+    for name, sentence in (("broken.png", none), ("white.png", "no dark pixels"), ("drawing.svg", none)):
+        chooser.set_input_files(tmp_path / name)
         expect(shown.error).to_contain_text(sentence)
     chooser.set_input_files(tmp_path / "left.png")
     shown.wait_for_flow(flows)
@@ -300,10 +308,15 @@ def test_what_is_impossible_says_why(plane):
     expect(refused).to_contain_text("draws noise by the score")
     assert shown.page.get_by_role("option", name=re.compile("LMS")).count() == 0
     refused.click()
-    expect(shown.error).to_contain_text("draws noise by the score")
-    shown.control("solver").locator("input").first.click()
-    shown.page.get_by_role("option", name="Heun (order 2)").click()
+    # It is turned back, with the reason; what was on show goes on.
+    told = shown.page.locator("#flow-refusal .prose")
+    expect(told).to_contain_text("draws noise by the score")
+    expect(shown.control("solver").locator("input").first).to_have_value("Heun (order 2)")
     expect(shown.error).to_have_text("")
+    assert shown.recipe().solver == "heun"
+    shown.choose("solver", "Euler (order 1)")
+    expect(told).to_have_text("")
+    until(lambda: shown.recipe().solver == "euler")
 
 
 @pytest.mark.slow
@@ -319,6 +332,14 @@ def test_a_class_opens_guidance_and_the_tilted_density(plane):
     shown.chip("tilted density").click()
     until(lambda: shown.counted("loads") > loads)
     until(lambda: shown.recipe().w == 3)
+    # The equation is that of the guided field, in both conventions.
+    formula = shown.page.locator("#flow-formula")
+    expect(formula).to_contain_text("Particles follow the guided field")
+    expect(formula).not_to_contain_text("adds fresh noise")
+    noisy = plane(target="three", label=0, solver="euler_maruyama", eta=0.5)
+    formula = noisy.page.locator("#flow-formula")
+    expect(formula).to_contain_text("adds fresh noise")
+    expect(formula).not_to_contain_text("the guided field")
 
 
 @pytest.mark.slow
@@ -342,11 +363,12 @@ def test_a_learned_field_trains_stops_and_goes_on(plane):
     number.fill("200")
     number.press("Enter")
     shown.wait_for_flow()
+    expect(shown.status).to_contain_text(re.compile(r"trained with 200 updates in \d+\.\d s"))
     expect(shown.chip("error of the field")).to_be_enabled()
     loads = shown.counted("loads")
     shown.chip("error of the field").click()
     until(lambda: shown.counted("loads") > loads)
-    expect(shown.chip("error of the field")).not_to_have_attribute("title", "not available")
+    expect(shown.page.locator("#flow-plane .scales")).to_contain_text("units per unit of t; computed at 9 times")
 
 
 @pytest.mark.slow
@@ -463,3 +485,27 @@ def test_the_line_has_its_own_view(plane):
     expect(shown.page.locator("#flow-plane .strip")).to_be_visible()
     _, arrays = shown.flow()
     assert arrays["frames"].shape[-1] == 1 and arrays["states"].shape[0] == 5
+    strip = shown.page.locator("#flow-plane .strip")
+    strip.scroll_into_view_if_needed()
+    box = strip.bounding_box()
+    shown.page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.3 * box["height"])
+    expect(shown.point).to_contain_text("in closed form")
+    expect(shown.point).to_contain_text("t = 0.4")
+
+
+@pytest.mark.slow
+def test_five_thousand_particles_and_a_hundred_frames_play_and_scrub_without_the_server(plane):
+    shown = plane(particles=5000, frames=100)
+    assert (shown.counted("particles"), shown.counted("frames")) == (5000, 100)
+    until(lambda: shown.counted("loads") >= 3)
+    shown.page.wait_for_timeout(500)
+    asked = []
+    shown.page.on("request", lambda request: asked.append(request.url))
+    loads, draws = shown.counted("loads"), shown.counted("draws")
+    shown.page.locator("#flow-plane .bar input").focus()
+    for _ in range(5):
+        shown.page.keyboard.press("ArrowLeft")
+    shown.page.locator("#flow-plane .play").click()
+    until(lambda: shown.counted("draws") > draws + 20)
+    assert shown.counted("loads") == loads and shown.counted("milliseconds") < 500
+    assert [url for url in asked if not url.endswith("heartbeat")] == []

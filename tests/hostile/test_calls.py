@@ -7,9 +7,12 @@ import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from PIL import Image
 from serving import answer, ask, call, is_a_sentence
+
+from playground.plane import PlaneFlow, flow
 
 RECIPE = {"prompt": "a red car", "steps": 1}
 
@@ -30,9 +33,23 @@ def test_a_program_gets_the_picture_of_its_recipe(server):
     assert result["link"] == "?tab=text-to-image&v=1&prompt=a+red+car&steps=1&seed=5&pictures=2"
 
 
+def test_a_program_gets_the_trajectories_of_its_recipe(server):
+    recipe = {"target": "pair", "particles": 100, "steps": 5, "frames": 16, "solver": "euler"}
+    result = answer(server, "plane_flow", recipe)
+    arrays = {
+        name: np.frombuffer(base64.b64decode(a["data"]), a["dtype"]).reshape(a["shape"])
+        for name, a in result.items()
+        if isinstance(a, dict)
+    }
+    expected = flow(PlaneFlow(dimension=1, **recipe))
+    assert np.array_equal(arrays["frames"], expected.frames.numpy())
+    assert arrays["states"].shape == (6, 100, 1) and arrays["labels"].tolist() == expected.labels.tolist()
+    assert len(result["times"]) == 16 and len(result["solver_times"]) == 6 and result["evaluations"] == 5
+
+
 def test_only_that_is_offered_to_programs(server):
     status, info = ask(server, "GET", "/gradio_api/info")
-    offered = {"/text_to_image", "/sdedit", "/prompt_to_prompt", "/compare_samplers"}
+    offered = {"/text_to_image", "/sdedit", "/prompt_to_prompt", "/compare_samplers", "/plane_flow"}
     assert status == 200 and set(json.loads(info)["named_endpoints"]) == offered
 
 
@@ -99,6 +116,8 @@ RACE = {"prompt": "a cat", "solvers": ["ddim"], "budgets": [1]}
         ("compare_samplers", [RACE | {"budgets": [10**9]}]),
         ("compare_samplers", [RACE | {"budgets": [float("nan")]}]),
         ("compare_samplers", ["x"]),
+        ("plane_flow", [{"target": ["x"]}]),
+        ("plane_flow", [{"particles": 10**7}]),
     ],
     ids=lambda value: repr(value)[:60],
 )

@@ -1,10 +1,13 @@
+import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
 from playground.errors import RecipeError
+from playground.plane.pictures import picture_as_points
 from playground.plane.targets import (
     EDGE,
     LINES,
@@ -206,3 +209,29 @@ def test_pictures_without_dark_pixels_and_transparent_ones():
         picture_target(Image.new("L", (1, 1), 255))
     assert len(picture_target(Image.new("L", (1, 1), 0)).means) == 1
     assert len(picture_target(Image.new("L", (3000, 2000), 0)).means) <= MAX_COMPONENTS
+
+
+def test_a_picture_file_is_opened_as_the_eye_sees_it():
+    """Turned as its camera noted, 16 bits reduced, transparent on white, and only what can be opened."""
+    picture = Image.new("L", (60, 30), 255)
+    picture.paste(0, (0, 0, 15, 30))  # its left quarter is dark
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: left is up
+
+    def points(image, form, **options):
+        file = io.BytesIO()
+        image.save(file, form, **options)
+        text, notes = picture_as_points(file.getvalue())
+        return decode_points(text)[0], notes
+
+    upright, notes = points(picture, "JPEG", exif=exif)
+    assert float(upright[:, 1].min()) > 1 and "upright" in notes[0]
+    deep = Image.fromarray((np.asarray(picture).astype(np.uint16)) * 257)
+    for image, form in ((deep, "PNG"), (picture.convert("CMYK"), "JPEG"), (picture, "GIF")):
+        assert float(points(image, form)[0][:, 0].max()) < -1
+    clear = Image.new("RGBA", (60, 30), (0, 0, 0, 0))
+    clear.paste((0, 0, 0, 255), (0, 0, 15, 30))
+    assert float(points(clear, "PNG")[0][:, 0].max()) < -1
+    for nothing in (b"", b"<svg></svg>", b"\x89PNG nothing"):
+        with pytest.raises(RecipeError, match="not a picture"):
+            picture_as_points(nothing)
