@@ -454,7 +454,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             gr.Markdown("#### Distributions over seeds: also for solvers with noise of their own")
             with gr.Row():
                 spread_go = gr.Button("Compare distributions", size="sm", elem_id="samplers-spread-go")
-                spread_stop = gr.Button("Stop", size="sm", scale=0, min_width=80)
+                spread_stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-spread-stop")
             spread_said = gr.HTML(lines(DISTRIBUTIONS), elem_classes="dp-readout", elem_id="samplers-spread-said")
             spread_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-spread")
         with gr.Column(elem_classes="dp-card"):
@@ -733,7 +733,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 drawn = yield from follow(Cohort.cell(recipe, cell), request, "spread", name, spread_said)
                 rows.append(backend.compute(partial(apart, drawn, truth, cell.budget)))
                 yield {spread_plot: gr.Plot(distributions_apart(rows), visible=True)}
-            yield {spread_said: lines(*beyond_chance(rows), DISTRIBUTIONS)}
+            # Once more: of plots that follow one another fast, the page may leave out the last.
+            whole = gr.Plot(distributions_apart(rows), visible=True)
+            yield {spread_said: lines(*beyond_chance(rows), DISTRIBUTIONS), spread_plot: whole}
         except PlaygroundError as problem:
             yield {spread_said: lines(str(problem))}
 
@@ -767,7 +769,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 drawn = yield from follow(cohort, request, "quality", name, quality_said)
                 rows.append(backend.compute(partial(quality, drawn, asked, verifier, cell.budget)))
                 yield {quality_plot: gr.Plot(quality_over_cost(rows), visible=True)}
-            yield {quality_said: lines(*best_read(rows), JUDGED)}
+            whole = gr.Plot(quality_over_cost(rows), visible=True)
+            yield {quality_said: lines(*best_read(rows), JUDGED), quality_plot: whole}
         except PlaygroundError as problem:
             yield {quality_said: lines(str(problem))}
 

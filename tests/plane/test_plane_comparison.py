@@ -73,3 +73,8 @@ def test_no_noise_is_the_same_as_the_ode():
     rows = list(errors_against_nfe(PlaneComparison(particles=50), ("ancestral", "ddim"), (8,), 50, etas=(0.0, 1.0)))
     quiet, _, ddim, _ = rows
     assert quiet.error == pytest.approx(ddim.error) and quiet.marginal == pytest.approx(ddim.marginal)
+
+
+def test_solvers_in_sigma_run_on_paths_that_end_in_pure_noise():
+    *_, last = run(PlaneComparison(solvers=("churn", "euler_maruyama"), budgets=(8,), particles=20, path="linear"))
+    assert [r.solver for r in last.rows] == ["churn", "euler_maruyama"]
