@@ -18,7 +18,7 @@ from playground.fields import Field
 from playground.guidance import RULES, Guidance
 from playground.plane.arrows import arrows, error_map
 from playground.plane.density import density, marginal, tilted_density
-from playground.plane.flow import Flow, exact_field, flow, frame_times
+from playground.plane.flow import Flow, exact_field, flow, frame_times, weak_field
 from playground.plane.packing import pack
 from playground.plane.paths import conditional_paths, exact_paths, noising_paths, warped_grid
 from playground.plane.recipe import PARTICLES, PlaneFlow
@@ -73,8 +73,8 @@ def reasons(recipe: PlaneFlow) -> dict[str, str]:
 
 
 def rule_of(recipe: PlaneFlow) -> Guidance | None:
-    """The guidance of the recipe's run; None without a class."""
-    if recipe.label < 0:
+    """The guidance of the recipe's run; None where there is neither a class nor a weak field."""
+    if recipe.label < 0 and not RULES[recipe.rule].weak:
         return None
     return recipe.plan(recipe.schedule()).rows[0].guidance
 
@@ -224,4 +224,5 @@ def _errors(recipe: PlaneFlow, field: Field) -> bytes:
 
 def _arrows(recipe: PlaneFlow, field: Field) -> bytes:
     times = view_times(recipe, ARROW_TIMES)
-    return arrows(field, times, label=recipe.label, rule=rule_of(recipe)).to_bytes()
+    weak = weak_field(recipe) if RULES[recipe.rule].weak else None
+    return arrows(field, times, label=recipe.label, rule=rule_of(recipe), weak=weak).to_bytes()
