@@ -8,6 +8,13 @@ import re
 import sys
 import tempfile
 
+UNGUARDED = (
+    "Sharing without --auth: anyone who gets the link can run experiments on this machine with the models it was "
+    "started with, bring pictures for them, and fill the queue. They see no files, no other visitor's work and no "
+    "other model. --auth USER:PASSWORD lets in only those who know it."
+)
+"""What visitors can do, said when nothing keeps them out."""
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
@@ -39,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--allow-host",
         action="append",
+        default=[],
         metavar="NAME",
         help="another name by which browsers reach the page, a proxy's or this machine's in a class network; may "
         "be given several times; requests for other names are refused",
@@ -46,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     p.add_argument("--share", action="store_true", help="a public link by Gradio's tunnel; combine with --auth")
     p.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this name and password")
+    p.add_argument(
+        "--root-path", default="", metavar="PATH", help="where a proxy in front has put the page, as in /playground"
+    )
     p.add_argument("--max-queue", type=int, default=40, metavar="N", help="runs that may wait (default: 40)")
     p.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return p
@@ -59,11 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         return fail("--port must lie between 0 and 65535.")
     if args.offload and args.compile:
         return fail("--offload and --compile do not go together: a compiled denoiser has to stay on the device.")
-    for name in args.allow_host or ():
+    for name in args.allow_host:
         if not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name, re.ASCII):
             return fail(
                 f"--allow-host needs a name such as play.example.org, without port or path, not {name[:80]!r}."
             )
+    if args.root_path and not re.fullmatch(r"(/|https?://)[\w.:~/-]+", args.root_path):
+        return fail("--root-path needs the form /playground, or https://example.org/playground.")
     user, _, password = (args.auth or "").partition(":")
     if args.auth and not (user and password):
         return fail("--auth needs the form USER:PASSWORD.")
@@ -100,14 +113,15 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(str(error))
     warm_up(backend).join(WARM_UP)
     if args.share and not args.auth:
-        print("Sharing without --auth: anyone with the link can run pictures on this machine.", flush=True)
+        print(UNGUARDED, flush=True)
     try:
         page, url = launch(
             backend,
             args.host,
             args.port,
-            tuple(args.allow_host or ()),
+            hosts=tuple(args.allow_host),
             wait=False,
+            root_path=args.root_path.rstrip("/") or None,
             share=args.share,
             auth=(user, password) if args.auth else None,
             inbrowser=not args.no_browser,
@@ -117,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(f"The page cannot be served on {args.host}:{args.port} ({error}).")
     print(f"Diffusion Playground: {url}  (Ctrl+C ends it)", flush=True)
     if args.share and page.share_url is None:
-        print("No tunnel could be opened: the page is local only.", flush=True)
+        print("No tunnel could be opened, for which the internet is needed: the page is local only.", flush=True)
     elif args.share:
         print(f"Public link: {page.share_url}", flush=True)
     try:

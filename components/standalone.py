@@ -119,7 +119,7 @@ def _webp(picture: Image.Image, scale: float, quality: int | None) -> bytes:
 
 
 def settings(recipe: Recipe) -> list[tuple[str, str, bool]]:
-    """All settings that play a part: name on the page, value, and whether it is the default."""
+    """All settings but those of other guidance rules: name on the page, value, whether it is the default."""
     others = {f for rule in RULES if rule != getattr(recipe, "rule", "") for f in rule_fields(rule).values()}
     told = []
     for name, info in type(recipe).model_fields.items():

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def is_one_sentence(text: str) -> bool:
 def test_help_lists_every_option():
     done = run("--help")
     assert done.returncode == 0 and done.stderr == ""
-    options = "model device dtype offload compile host allow-host port share auth max-queue no-browser"
+    options = "model device dtype offload compile host allow-host port share auth root-path max-queue no-browser"
     assert all(f"--{option}" in done.stdout for option in options.split())
     assert all(action.help for action in app.parser()._actions)
 
@@ -62,6 +63,9 @@ def test_a_bad_option_ends_the_program_with_two():
         (["--max-queue", "10001"], "--max-queue"),
         (["--offload", "--compile"], "do not go together"),
         (["--auth", "ann"], "USER:PASSWORD"),
+        (["--root-path", "playground"], "--root-path"),
+        (["--root-path", "/a b"], "--root-path"),
+        (["--root-path", "javascript:x"], "--root-path"),
         (["--auth", "ann:"], "USER:PASSWORD"),
         (["--auth", ":secret"], "USER:PASSWORD"),
         (["--allow-host", "http://play.example.org/"], "--allow-host"),
@@ -176,3 +180,41 @@ def test_a_port_that_is_taken_is_named():
         done = run("--port", port, "--no-browser")
     assert done.returncode == 2 and port in done.stderr
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def shared(monkeypatch, folders, tmp_path):
+    """`app.main` with `--share`, where the tunnel answers, or fails, as the test says; returns what it printed."""
+
+    def start(capsys, tunnel, *options: str) -> str:
+        import gradio
+
+        monkeypatch.setattr("gradio.networking.setup_tunnel", tunnel)
+        warmed = threading.Thread(target=int)
+        warmed.start()
+        monkeypatch.setattr("components.page.warm_up", lambda backend: warmed)
+        monkeypatch.setattr(gradio.Blocks, "block_thread", lambda self: self.close())
+        port = socket.create_server(("127.0.0.1", 0))
+        number = str(port.getsockname()[1])
+        port.close()
+        code = app.main(["--share", "--no-browser", "--port", number, "--model", str(folders["sd1"]), *options])
+        assert code == 0
+        return capsys.readouterr().out
+
+    return start
+
+
+def unreachable(**kwargs):
+    raise RuntimeError("Could not get share link from Gradio API Server.")
+
+
+def test_sharing_without_the_internet_stays_local_and_says_so(shared, capsys):
+    said = shared(capsys, unreachable)
+    assert "the page is local only" in said and "Public link" not in said
+    assert "Sharing without --auth: anyone who gets the link can" in said
+
+
+def test_sharing_with_a_tunnel_tells_the_link_and_with_a_password_warns_nobody(shared, capsys):
+    said = shared(capsys, lambda **kwargs: "https://abc.example.org", "--auth", "ann:secret")
+    assert "Public link: https://abc.example.org" in said and "local only" not in said
+    assert "without --auth" not in said and "secret" not in said

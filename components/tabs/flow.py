@@ -257,6 +257,12 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
     names = ["flow", "line-0", "exact"]
     if recipe.dimension == 2:
         names += [n for n in FILED if n not in refused]
+    files = {}
+    for name in names:
+        try:
+            files[Media.url("run", f"{name}.bin")] = views.binary(f"{name}.bin")
+        except PlaygroundError as problem:
+            refused[name] = str(problem)  # the layer is greyed out, and says why
     target = TARGET_TITLES[recipe.target] if recipe.target != "word" else f"“{recipe.word}”"
     steps = f"{SOLVERS[recipe.solver].title}, {recipe.steps} {'step' if recipe.steps == 1 else 'steps'}"
     return Sheet(
@@ -264,7 +270,7 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
         recipe,
         [cost_line(flow, False), distance_line(flow)],
         [Part("", Plane, value)],
-        {Media.url("run", f"{name}.bin"): views.binary(f"{name}.bin") for name in names},
+        files,
     )
 
 

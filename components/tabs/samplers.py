@@ -220,13 +220,15 @@ def sheet(views: ComparisonViews, backend: Backend, query: Mapping[str, str]) ->
     urls = [f"{value['url']}{k}.png" for k in range(1, value["frames"] + 1)]
     files, value["tile"], note = fitted(views_files(views, urls), ROOM, value["tile"])
     n = result.count
+    known = any(m.error == m.error for m in views.table)
+    told = "“Off” is the distance of the latents from the converged solution of the same noise." if known else ""
     return Sheet(
         f"Samplers at equal {'steps' if recipe.equal == 'steps' else 'cost'}: {recipe.prompt or '(no prompt)'}",
         recipe,
         [
             html.unescape(said(recipe)),
             f"{n.evaluations} model calls (batched) · {n.sample_forwards} sample-forwards · {result.seconds:.2f} s",
-            "Distances are those of the latents from the converged solution of the same noise.",
+            told,
             note,
         ],
         [Part("The race: every picture after as many model calls", Race, value)],

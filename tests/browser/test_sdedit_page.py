@@ -757,6 +757,7 @@ def test_a_link_opens_the_same_guide_and_mask_where_they_are_known(edit):
 def test_a_link_whose_guide_is_elsewhere_says_so(edit):
     tab = edit(wait=False, guide="0123456789abcdef01234567", t0=0.35, prompt="a cat")
     expect(tab.told).to_contain_text("The link's guide is not on this installation")
+    expect(tab.told).to_contain_text("No link carries a picture, but the PNG and HTML files of the run do")
     expect(tab.error).to_contain_text("There is no guide yet")
     expect(tab.prompt).to_have_value("a cat")
     expect(tab.number("t0").first).to_have_value("0.35")

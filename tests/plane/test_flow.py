@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from truth import spread
@@ -8,8 +9,8 @@ from playground.errors import RecipeError
 from playground.fields import Count
 from playground.guidance import RULES
 from playground.noise import start_noise
-from playground.plane import PlaneFlow, exact_field, flow, impossible
-from playground.plane.flow import SIGHT, Cloud, between, run
+from playground.plane import PlaneFlow, arrows, exact_field, flow, impossible
+from playground.plane.flow import SIGHT, Cloud, between, run, weak_field
 from playground.plane.metrics import sliced_wasserstein
 from playground.plane.mixtures import ExactField
 from playground.plane.packing import unpack
@@ -304,3 +305,14 @@ def test_a_shaped_mixture_is_flown_at_once_and_not_kept():
 def test_a_rule_in_x0_may_be_asked_where_no_noise_is_left(path):
     recipe = PlaneFlow(target="three", label=0, rule="apg", w=2.0, path=path, particles=100)
     assert bool(torch.isfinite(flow(recipe).frames).all())
+
+
+@pytest.mark.parametrize("label", [-1, 1])
+def test_the_pages_arrows_are_guided_as_the_run_was(label):
+    recipe = PlaneFlow(target="three", label=label, rule="auto", w=2.0, blur=0.4, steps=3, particles=100)
+    header, arrays = unpack(FlowViews(flow(recipe), lambda make: make()).binary("arrows.bin"))
+    exact, weak = (
+        arrows(field, header["times"], label=label).values.numpy()
+        for field in (exact_field(recipe), weak_field(recipe))
+    )
+    np.testing.assert_allclose(arrays["arrows"], weak + 2 * (exact - weak), atol=2e-3 * np.abs(exact).max())

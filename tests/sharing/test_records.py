@@ -20,8 +20,9 @@ from playground.images.sdedit import SDEdit
 from playground.plane import PlaneFlow
 from playground.plane.targets import encode_mixture
 from playground.recipes import TextToImage
+from playground.sharing.html import carrier
 from playground.sharing.png import CHUNK, to_png
-from playground.sharing.records import MOST_CHARACTERS, from_link, from_png, load
+from playground.sharing.records import MOST_CHARACTERS, from_file, from_link, from_png, load
 
 PIXEL = Image.new("RGB", (2, 2), "teal")
 RECIPES = [
@@ -45,6 +46,61 @@ def test_a_link_and_a_file_give_the_recipe_back(recipe, tmp_path):
         assert load(link) == (recipe, [], {})
     (tmp_path / "saved.png").write_bytes(to_png(PIXEL, recipe))
     assert load(str(tmp_path / "saved.png")) == (recipe, [], {})
+
+
+def page(recipe, **attached) -> bytes:
+    """An HTML file that carries a recipe."""
+    return f"<!doctype html><title>x</title>{carrier(recipe, attached)}<script>let a = '<';</script>".encode()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.tab)
+def test_an_html_file_gives_the_recipe_back(recipe, tmp_path):
+    (tmp_path / "saved.html").write_bytes(page(recipe))
+    assert load(str(tmp_path / "saved.html")) == (recipe, [], {})
+
+
+def test_no_text_of_a_recipe_gets_out_of_its_html_element():
+    nasty = "</script><script>alert(1)</script><!--]]>\u2028&lt;\x00"
+    text = page(TextToImage(prompt=nasty))
+    assert text.count(b"</script>") == 2 and b"alert(1)<" not in text
+    assert from_file(text)[0].prompt == nasty
+
+
+def test_pictures_travel_in_an_html_file_too():
+    guide = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8))
+    recipe = SDEdit(guide=content_name(guide))
+    again, notes, found = from_file(page(recipe, **{recipe.guide: guide}))
+    assert (again, notes) == (recipe, []) and np.array_equal(np.array(found[recipe.guide]), np.array(guide))
+    _, notes, found = from_file(page(recipe, **{recipe.guide: PIXEL}))
+    assert found == {} and len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!doctype html><p>hello",
+        b"<html></html>",
+        b"hello",
+        b"PK\x03\x04",
+        b"\xff" * 100,
+        b"GIF89a",
+        page(TextToImage()).replace(b"{", b"["),
+        page(TextToImage()).replace(b"}", b""),
+        page(TextToImage()).replace(b'"v":1', b'"v":1,"x":"' + b"x" * MOST_CHARACTERS + b'"'),
+    ],
+)
+def test_other_files_are_one_sentence(content):
+    with pytest.raises(RecipeError) as caught:
+        from_file(content)
+    assert str(caught.value).endswith(".") and "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.tab)
+def test_a_link_of_another_version_opens_with_what_is_known_of_it(recipe):
+    query = recipe.to_query() | {"v": "0", "a_setting_of_then": "7"}
+    again, notes = from_link("?" + urlencode(query))
+    assert again == recipe
+    assert len(notes) == 2 and "version 0" in notes[0] and "a_setting_of_then" in notes[1]
 
 
 def test_pictures_that_a_recipe_names_travel_in_the_file():

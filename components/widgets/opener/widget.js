@@ -7,7 +7,7 @@ function say(text, wrong = true) {
 }
 function rest() {
   open.classList.remove('over');
-  find('.text').textContent = 'Open a saved PNG, GIF or HTML file, or drop it anywhere';
+  find('.text').textContent = 'Open a saved file, or drop it anywhere';
 }
 
 const bring = file => readFile(file, say, data => trigger('dropped', { data }));
