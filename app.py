@@ -32,7 +32,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep a model's text encoders and denoiser on the GPU one at a time: less of its memory, more time",
     )
-    p.add_argument("--compile", action="store_true", help="torch.compile the denoiser: slow to start, faster after")
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the denoiser: each number of pictures at once is slow the first time, and faster after",
+    )
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     p.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
     p.add_argument("--share", action="store_true", help="a public link by Gradio's tunnel; combine with --auth")
@@ -81,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
             backend.model(name)
     except PlaygroundError as error:
         return fail(str(error))
+    if args.compile:
+        print("Compiling for the first pictures; the page says when more has to be compiled …", flush=True)
     warm_up(backend).join(WARM_UP)
     if args.share and not args.auth:
         print("Sharing without --auth: anyone with the link can run pictures on this machine.", flush=True)
