@@ -41,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep a model's text encoders and denoiser on the GPU one at a time: less of its memory, more time",
     )
-    p.add_argument("--compile", action="store_true", help="torch.compile the denoiser: slow to start, faster after")
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the denoiser: each number of pictures at once is slow the first time, and faster after",
+    )
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     p.add_argument(
         "--allow-host",
@@ -111,6 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
             backend.model(name)
     except PlaygroundError as error:
         return fail(str(error))
+    if args.compile:
+        print("Compiling for the first pictures; the page says when more has to be compiled …", flush=True)
     warm_up(backend).join(WARM_UP)
     if args.share and not args.auth:
         print(UNGUARDED, flush=True)

@@ -167,6 +167,7 @@ def beside(
         elif isinstance(event, Note):
             # Words that a model does not know are told beside the picture.
             noted += [] if event.of_words else [event.text]
+            yield {error: lines(*noted)}
         elif isinstance(event, Result):
             yield {error: lines(*noted), **made(event.value)}
         elif isinstance(event, Failed):

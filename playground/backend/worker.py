@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from playground.backend.events import FINAL, Event, Failed, Outcome, Preview, Queued, Result, Stopped
+from playground.backend.events import FINAL, Event, Failed, Note, Outcome, Preview, Queued, Result, Stopped
 from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device, usual_threads
@@ -150,6 +150,7 @@ class Backend:
         self._last_turn: OrderedDict[str, float] = OrderedDict()
         self._number = itertools.count()
         self._closing = False
+        self._compiling: str | None = None
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
         self._thread.start()
 
@@ -177,7 +178,7 @@ class Backend:
         except PlaygroundError as error:
             yield Failed(str(error))
             return
-        ahead = -1
+        ahead, told = -1, False
         try:
             while True:
                 event = job.get(timeout=0.25)
@@ -185,6 +186,10 @@ class Backend:
                     now = self._ahead(job)
                     if now > 0 and now != ahead:
                         yield Queued(now)
+                    # Why a run ahead takes so long.
+                    if now > 0 and not told and (compiling := self._compiling) is not None:
+                        told = True
+                        yield Note(compiling)
                     ahead = now
                     continue
                 yield event
@@ -321,7 +326,14 @@ class Backend:
         while len(self._loaded) >= self.max_models:
             self._loaded.popitem(last=False)
         self._loaded[name] = load_model(self.models[name], self.device, name, self._compiled)
+        self._loaded[name].denoiser.tell = self._tell
         return self._loaded[name]
+
+    def _tell(self, compiling: str | None) -> None:
+        """A denoiser begins to be compiled, on the worker, or is. Whose run it is reads it before that is done."""
+        self._compiling = compiling
+        if compiling is not None and self._active is not None:
+            self._active.put(Note(compiling))
 
     # --- the worker -----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -224,6 +224,10 @@ class Denoiser(Field):
         network: diffusers' UNet2DConditionModel or SD3Transformer2DModel.
         config: the checkpoint's scheduler configuration, which tells path and output kind.
         text: encodes the prompts of `encode`.
+
+    Attributes:
+        compiled: whether the network is compiled, which happens at its first call with each number of rows.
+        tell: is told in a sentence when that begins, and None when it has ended.
     """
 
     def __init__(self, network: Any, config: dict[str, Any], text: Text, device: Device, name: str):
@@ -242,6 +246,9 @@ class Denoiser(Field):
         size = network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         self.shape = (network.config.in_channels, height, width)
+        self.compiled = False
+        self.tell: Callable[[str | None], None] = lambda said: None
+        self._compiled_for: set[int] = set()
         self._fingerprint = "".join(map(_fingerprint, (network, *(e.network for e in text.encoders))))
 
     @property
@@ -263,6 +270,21 @@ class Denoiser(Field):
         return condition
 
     def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        if not self.compiled or len(x) in self._compiled_for:
+            return self._call(x, t, condition)
+        many = f"{len(x)} sample-forwards" if len(x) > 1 else "one sample-forward"
+        self.tell(
+            f"The denoiser is being compiled for {many} at once, which can take minutes; the next call of this "
+            "size is quick."
+        )
+        try:
+            out = self._call(x, t, condition)
+            self._compiled_for.add(len(x))
+            return out
+        finally:
+            self.tell(None)
+
+    def _call(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         timestep = self.timestep(t).to(x.device)
         out = self.network(x.to(self.device.dtype), timestep=timestep, **self._told(condition), return_dict=False)[
             0
@@ -604,6 +626,7 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
         denoiser.network.compile(dynamic=False, options=frozen)
+        denoiser.compiled = True
     else:
         prepack(denoiser.network)
         prepack(parts.vae)

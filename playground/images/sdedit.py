@@ -56,11 +56,11 @@ class SDEdit(TextToImage):
     mask: str = Field("", title="mask", max_length=64, description="what is made anew; without one everything is")
     t0: float = Field(
         0.6,
-        title="strength: noise level t₀",
+        title="strength t₀",
         ge=0,
         le=1,
         json_schema_extra={"step": 0.01},
-        description="how much noise the guide gets: 0 gives it back, 1 forgets it",
+        description="the noise level that the guide gets: 0 gives it back, 1 forgets it",
     )
     repeats: int = Field(
         1,

@@ -509,3 +509,46 @@ def test_a_run_after_the_end_is_refused(make_backend):
     reader = Reader(backend.run(tiny()))
     reader.join(5)
     assert not reader.is_alive() and isinstance(reader.final, Failed)
+
+
+# Compiling
+
+
+@pytest.fixture
+def slowly_compiled(make_backend, monkeypatch):
+    """A backend whose first call of each size is held, as a compiler would, and an event that lets it go on."""
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **options: None)
+    backend, go_on = make_backend(compiled=True), threading.Event()
+    denoiser = backend.model("tiny").denoiser
+    call, seen = denoiser._call, set()
+
+    def slow(x, t, condition):
+        if len(x) not in seen:
+            assert go_on.wait(PATIENCE)
+            seen.add(len(x))
+        return call(x, t, condition)
+
+    monkeypatch.setattr(denoiser, "_call", slow)
+    yield backend, go_on
+    go_on.set()
+
+
+def test_that_the_denoiser_is_being_compiled_is_said_while_it_is_and_to_who_waits(slowly_compiled, models):
+    backend, go_on = slowly_compiled
+    first = Reader(backend.run(tiny(w=4.0), "ann"))
+    note = first.wait_for(Note)
+    assert "being compiled for 2 sample-forwards at once" in note.text and is_a_sentence(note.text)
+    second = Reader(backend.run(tiny(w=4.0, seed=8), "bob"))
+    assert second.wait_for(Note).text == note.text
+    go_on.set()
+    expect_picture(first.final, models["sd2"])
+    assert isinstance(second.final, Result)
+    # The size is known now; another one is compiled on its own.
+    again = list(backend.run(tiny(w=4.0, seed=9), "ann"))
+    assert not any(isinstance(e, Note) for e in again)
+    other = list(backend.run(tiny(w=1.0), "ann"))
+    assert any(isinstance(e, Note) and "compiled for one sample-forward at once" in e.text for e in other)
+
+
+def test_without_compiling_nothing_is_said_of_it(backend):
+    assert not any(isinstance(e, Note) for e in backend.run(tiny()))
