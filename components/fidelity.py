@@ -46,6 +46,7 @@ class FidelityPanel:
     def __init__(self, backend: Backend, tab: str):
         self._backend, self._slot = backend, f"{tab}/fidelity"
         self._kept: OrderedDict[TextToImage, Fidelity] = OrderedDict()
+        self._ended: set[str] = set()  # visitors who have pressed Stop since their measurement began
         there = self._able(next(iter(backend.models)))
         self.missing = gr.HTML(
             lines(WITHOUT), visible=not there, elem_classes="dp-note", elem_id=f"{tab}-unmeasured"
@@ -89,7 +90,12 @@ class FidelityPanel:
         return model in self._backend.models and has_verifier(self._backend.models[model])
 
     def _stop(self, request: gr.Request) -> None:
-        self._backend.stop(request.session_hash or "", self._slot)
+        self.end(request.session_hash or "")
+
+    def end(self, visitor: str) -> None:
+        """Stop a visitor's measurement, also where it is between two runs."""
+        self._ended.add(visitor)
+        self._backend.stop(visitor, self._slot)
 
     def _measured(self, recipe: TextToImage, visitor: str) -> Iterator[dict[Any, Any]]:
         """The curve grows seed by seed; one of equal settings is kept, and so are the pictures of a stopped one."""
@@ -107,6 +113,8 @@ class FidelityPanel:
         asked = named(recipe, verifier.labels)
         words = asked.words(verifier.labels)
         seeds: list[Seen] = []
+        self._ended.discard(visitor)
+        yield {self.measure: gr.Button(f"seed 1 of {SEEDS}", interactive=False), self.said: ""}
         for i, part in enumerate(parts(recipe)):
             for event in backend.run(part, visitor, self._slot):
                 if isinstance(event, Preview):
@@ -120,11 +128,14 @@ class FidelityPanel:
                     yield {self.said: lines(event.text)}
                     return
                 elif isinstance(event, Stopped):
-                    if len(seeds) < LEAST:
-                        yield {self.said: lines("The measurement was stopped.")}
-                    else:
-                        yield self._shown(curve(seeds, words), ", and stopped there")
-                    return
+                    self._ended.add(visitor)
+            if visitor in self._ended and len(seeds) < SEEDS:
+                self._ended.discard(visitor)
+                if len(seeds) < LEAST:
+                    yield {self.said: lines("The measurement was stopped.")}
+                else:
+                    yield self._shown(curve(seeds, words), ", and stopped there")
+                return
             if LEAST <= len(seeds) < SEEDS:
                 yield self._shown(curve(seeds, words), " so far")
         whole = curve(seeds, words)
