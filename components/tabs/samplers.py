@@ -761,10 +761,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         place = min(range(len(ETAS)), key=lambda k: abs(ETAS[k] - at))
         told = []
         for key, curves in kept.curves.items():
-            level = kept.levels[key]
+            level, say = kept.levels[key], "{:.1%}".format if key == "image" else number
             said = [
                 f"at {budget} evaluations {verdict(points[0][1], points[-1][1], level)} "
-                f"({number(points[0][1])} without, {number(points[-1][1])} with all of it)"
+                f"({say(points[0][1])} without, {say(points[-1][1])} with all of it)"
                 for budget, points in sorted(curves.items())
             ]
             told.append(f"{FIELDS[key][:1].upper()}{FIELDS[key][1:]}: {'; '.join(said)}.")
