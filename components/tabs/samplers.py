@@ -362,6 +362,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     shelf = media.shelf(Comparison.tab)
     shown = gr.State("")  # the token of the comparison on show
+    left_out = gr.State([])  # the solvers that are not offered
     refused_now = default.refused(backend.model(default.model).denoiser.schedule)
 
     # --- layout ---------------------------------------------------------------------------------------
@@ -624,7 +625,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     for button in (stop, spread_stop, quality_stop, noise_stop, plane_stop):
         button.click(stop_mine, None, None, **FAST)
 
-    def foretold(*values: Any) -> dict[Any, Any]:
+    def foretold(before: list[str], *values: Any) -> dict[Any, Any]:
         """What a comparison will take, before it is run, and what cannot take part."""
         try:
             recipe = recipe_of(values)
@@ -632,13 +633,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             refused = recipe.refused(schedule)
         except PlaygroundError as problem:
             return {error: lines(str(problem))}
-        about_them = {
-            both: said(recipe),
-            refused_note: refused_lines(refused),
-            c["solvers"]: gr.CheckboxGroup(
-                choices=solver_choices(refused), value=[s for s in recipe.solvers if s not in refused]
-            ),
-        }
+        about_them: dict[Any, Any] = {both: said(recipe), refused_note: refused_lines(refused)}
+        if sorted(refused) != before:
+            # Only then: a hand that clicks on meanwhile must not find its click undone.
+            able = [s for s in recipe.solvers if s not in refused]
+            about_them[c["solvers"]] = gr.CheckboxGroup(choices=solver_choices(refused), value=able)
+            about_them[left_out] = sorted(refused)
         try:
             cost = recipe.possible(schedule).plan(schedule).cost(schedule)
         except PlaygroundError as problem:
@@ -652,8 +652,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return about_them | {error: "", expected: lines(told)}
 
     touched = [x.change for x in controls]
-    foretells = [expected, both, refused_note, c["solvers"], error]
-    gr.on(touched, foretold, controls, foretells, trigger_mode="always_last", **FAST)
+    foretells = [expected, both, refused_note, c["solvers"], left_out, error]
+    gr.on(touched, foretold, [left_out, *controls], foretells, trigger_mode="always_last", **FAST)
 
     # --- looking closer ---------------------------------------------------------------------------------
     def pick(token: str, event: gr.EventData) -> Any:
@@ -785,10 +785,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         place = min(range(len(ETAS)), key=lambda k: abs(ETAS[k] - at))
         told = []
         for key, curves in kept.curves.items():
-            level = kept.levels[key]
+            level, say = kept.levels[key], "{:.1%}".format if key == "image" else number
             said = [
                 f"at {budget} evaluations {verdict(points[0][1], points[-1][1], level)} "
-                f"({number(points[0][1])} without, {number(points[-1][1])} with all of it)"
+                f"({say(points[0][1])} without, {say(points[-1][1])} with all of it)"
                 for budget, points in sorted(curves.items())
             ]
             told.append(f"{FIELDS[key][:1].upper()}{FIELDS[key][1:]}: {'; '.join(said)}.")
@@ -872,7 +872,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 equal=recipe.equal,
             )
             found = yield from follow(plane, request, "plane", FIELDS[kind], plane_said)
-            left_out = [SOLVERS[s].title for s in recipe.solvers if s not in able]
+            absent = [SOLVERS[s].title for s in recipe.solvers if s not in able]
             yield {
                 plane_charts: gr.update(visible=True),
                 plane_errors: errors_against_cost(found.rows, "error"),
@@ -882,7 +882,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     "the dashed line is what as many exact draws give. A learned field keeps a distance that no "
                     "step removes, and fresh noise can repair. Budgets, seed and time grid are those above; the "
                     "grid is stretched between σ/α = 20 and 0.05, and guidance is off.",
-                    f"Only on a checkpoint's table: {', '.join(left_out)}." if left_out else "",
+                    f"Only on a checkpoint's table: {', '.join(absent)}." if absent else "",
                 ),
             }
         except PlaygroundError as problem:
@@ -950,13 +950,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             c["solvers"]: gr.CheckboxGroup(choices=solver_choices(refused), value=list(recipe.solvers)),
             c["budgets"]: gr.CheckboxGroup(choices=[(str(b), b) for b in budgets], value=list(recipe.budgets)),
             words: word_list(model),
+            left_out: sorted(refused),
             race: race_value(recipe, None, [], "", schedule),
             told: lines(*changed, *missing),
             **judged_here(recipe.model),
         }
 
     judging = [quality_row, quality_said, what]
-    opened = opens(restore, None, [*controls, words, race, told, *judging], **FAST)
+    opened = opens(restore, None, [*controls, words, race, told, left_out, *judging], **FAST)
     opened.then(run_comparison, asking, shows, **RUNNING)
 
     def left(request: gr.Request) -> None:
