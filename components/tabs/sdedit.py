@@ -41,7 +41,7 @@ from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
 from playground.guidance import RULES
 from playground.images.examples import EXAMPLES, example, pasted, stroked
-from playground.images.guides import fit_both, open_picture, prepare
+from playground.images.guides import fit_both, prepare
 from playground.images.models import TextToImageModel
 from playground.images.sdedit import Edited, Level, SDEdit, level
 from playground.images.strengths import CONVENTIONS, level_of, nearest, same_point, settings
@@ -52,6 +52,7 @@ from playground.recipes import TextToImage
 from playground.schedules import Schedule
 from playground.sharing.edits import EditViews
 from playground.sharing.views import RunViews
+from playground.uploads import open_picture
 
 TITLE = "SDEdit"
 NAMES = [name for name in SDEdit.model_fields if name not in ("sweep", "across", "values", "strip")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from playground.images.guides import open_picture
 from playground.plane.targets import encode_points, picture_points
+from playground.uploads import open_picture
 
 
 def picture_as_points(data: bytes, most: int = 900) -> tuple[str, list[str]]:

@@ -16,11 +16,12 @@ from playground.errors import PlaygroundError, RecipeError
 
 # Imported for their places in RECIPES.
 from playground.images import comparison, prompt_to_prompt, sdedit  # noqa: F401
-from playground.images.guides import content_name, open_picture
+from playground.images.guides import content_name
 from playground.plane import recipe as _plane  # noqa: F401
 from playground.recipes import Recipe, recipe_from_query
 from playground.sharing.html import carried
 from playground.sharing.png import ATTACHED, CHUNK
+from playground.uploads import open_picture
 
 MOST_CHARACTERS = 100_000
 """Of a link or a record: a recipe with all its points and words is a tenth of it."""

@@ -15,12 +15,11 @@ from playground.images.guides import (
     coarse,
     content_name,
     fit_both,
-    flat,
     mask_tensor,
-    open_picture,
     prepare,
     to_tensor,
 )
+from playground.uploads import flat, open_picture
 
 
 def file(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
