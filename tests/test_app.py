@@ -133,8 +133,8 @@ def test_a_single_file_says_what_it_needs(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_index.json": {"tokenizer": [None, None]}}, "no tokenizer for its text_encoder"),
-        ({"model_index.json": {"scheduler": [None, None]}}, "no scheduler"),
+        ({"model_index.json": {"tokenizer": [None, None]}}, "has no tokenizer"),
+        ({"model_index.json": {"scheduler": [None, None]}}, "has no scheduler"),
         ({"scheduler/scheduler_config.json": {"beta_schedule": "magic"}}, "'magic' is not known"),
         ({"scheduler/scheduler_config.json": {"prediction_type": "magic"}}, "magic"),
         ({"unet/config.json": {"sample_size": None}}, "could not be loaded"),

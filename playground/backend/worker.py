@@ -254,7 +254,11 @@ class Backend:
             future.cancel()  # nobody waits for it any longer; a finished one stays as it is
 
     def model(self, name: str) -> TextToImageModel:
-        """A model of the list, loaded by the worker if it is not yet."""
+        """A model of the list, loaded by the worker if it is not yet. One that is there is not waited for, however
+        long the device takes over what it is doing."""
+        loaded = self._loaded.get(name)
+        if loaded is not None:
+            return loaded
         return self.call(lambda model: model, name, timeout=600)
 
     def close(self) -> None:

@@ -585,6 +585,7 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
             family = family_of(index, name)
             if folder:
                 _check_weights(folder, family.networks, name)
+                _check_stated(folder, index, family.networks, name)
             parts = family.pipeline().from_pretrained(
                 where,
                 dtype=device.dtype,
@@ -600,7 +601,6 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
             raise
         logging.getLogger(__name__).info("loading failed", exc_info=error)
         raise ModelError(_why_not(where, error)) from None
-    _check_parts(parts, family.networks, name)
     try:
         text = family.text(parts, device)
         denoiser = family.denoiser(parts, text, device, name)
@@ -701,19 +701,25 @@ def _check_weights(folder: Path, networks: Sequence[str], name: str) -> None:
         )
 
 
-def _check_parts(parts: Any, networks: Sequence[str], name: str) -> None:
-    """Refuse a model that its index leaves incomplete, before a part that is not there is asked for anything.
+def _check_stated(folder: Path, index: Mapping[str, Any], networks: Sequence[str], name: str) -> None:
+    """Refuse what a folder states and no program can load, before anything of it is.
 
     Raises:
-        ModelError: naming what is missing.
+        ModelError: naming the part that is missing, or the schedule that is not known.
     """
-    for part in ("scheduler", *networks):
-        # T5 of Stable Diffusion 3 may be left out, and its tokenizer with it.
-        if getattr(parts, part, None) is None and part != "text_encoder_3":
-            raise ModelError(f"The model {name!r} has no {part}: its model_index.json names none.")
-        reader = part.replace("text_encoder", "tokenizer")
-        if part.startswith("text_encoder") and getattr(parts, part) and getattr(parts, reader, None) is None:
-            raise ModelError(f"The model {name!r} has no {reader} for its {part}: its model_index.json names none.")
+    readers = [part.replace("text_encoder", "tokenizer") for part in networks if part.startswith("text_encoder")]
+    for part in ("scheduler", *networks, *readers):
+        # T5 of Stable Diffusion 3 may be left out.
+        if part in index and index[part] in (None, [None, None]) and not part.endswith("_3"):
+            raise ModelError(f"The model {name!r} has no {part}: its model_index.json says that there is none.")
+    file = folder / "scheduler" / "scheduler_config.json"
+    try:
+        schedule_of_checkpoint(json.loads(file.read_text("utf-8")))
+    except OSError:
+        pass  # said when it is loaded
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        why = str(problem) if "is not known here" in str(problem) else "its scheduler_config.json is damaged."
+        raise ModelError(f"The model {name!r} cannot be sampled: {why}") from None
 
 
 def _variant(folder: Path, networks: Sequence[str]) -> str | None:

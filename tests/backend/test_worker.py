@@ -387,6 +387,20 @@ def test_the_model_not_used_for_longest_is_dropped(make_backend, kept, same):
     assert (backend.model("tiny") is first) is same
 
 
+def test_a_loaded_model_is_at_hand_while_the_device_is_busy(backend, hand):
+    """Otherwise a page could not even say that its run waits."""
+    hand.hold()
+    reader = Reader(backend.run(tiny(), "ann"))
+    hand.wait_for_call(1)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(backend.model, "tiny")
+        try:
+            assert asked.result(timeout=10).name == "tiny"
+        finally:
+            hand.let_go()
+    assert isinstance(reader.final, Result)
+
+
 def test_a_dropped_model_gives_the_same_picture_again(make_backend):
     backend = make_backend(max_models=1, keep_bytes=0)
     pictures = [list(backend.run(tiny(model=name)))[-1].value.pictures for name in ("tiny", "flow", "tiny")]

@@ -42,8 +42,8 @@ def open_tab(visit: Callable[..., Tab], name: str, **query: Any) -> Tab:
     """The tab with its small run finished, and every fold of it open."""
     tab = visit(wait=False, tab=name, **SMALL[name], **query)
     finished(tab.page, name)
-    for fold in tab.page.locator("button.label-wrap:not(.open):visible").all():
-        fold.click()
-    for fold in tab.page.locator("details:not([open]) > summary:visible").all():
-        fold.click()
+    tab.page.evaluate(
+        """() => document.querySelectorAll("button.label-wrap:not(.open), details:not([open]) > summary")
+            .forEach(fold => { if (fold.checkVisibility()) fold.click(); })"""
+    )
     return tab

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,13 @@ from components.tabs.text_to_image import NAMES
 from playground.recipes import TextToImage
 
 JSON = {"Content-Type": "application/json"}
+
+
+@cache
+def start_of(server: Server) -> int:
+    """The number of the event that runs the first tab's settings."""
+    dependencies = json.loads(ask(server, "GET", "/config")[1])["dependencies"]
+    return next(d["id"] for d in dependencies if d["api_name"] == "start")
 
 
 class Page:
@@ -34,8 +42,7 @@ class Page:
         self.done = threading.Event()
         status, _ = ask(server, "GET", "/")
         assert status == 200
-        status, config = ask(server, "GET", "/config")
-        self._start = next(d["id"] for d in json.loads(config)["dependencies"] if d["api_name"] == "start")
+        self._start = start_of(server)
         # As long as this stream is open, the page is.
         address = urlsplit(server.url)
         self._heart = socket.create_connection((address.hostname, address.port), timeout=60)

@@ -387,7 +387,7 @@ def unknown_betas(folder, tmp):
     shutil.copytree(folder, tmp / "m")
     file = tmp / "m" / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"beta_schedule": "sigmoid"}))
-    return str(tmp / "m"), "could not be loaded"
+    return str(tmp / "m"), "the beta schedule 'sigmoid' is not known here"
 
 
 def no_noise(folder, tmp):
