@@ -123,8 +123,7 @@ PLAY = """async seconds => {
 
 def on_the_page(url: str) -> dict[str, float]:
     live = PlaneFlow(target="mixture", mixture=turned(8), particles=1000)
-    large = PlaneFlow(particles=5000)
-    film = flow(large, frames=100).to_bytes()
+    large = PlaneFlow(particles=5000, frames=100)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**CHROMIUM)  # type: ignore[arg-type]
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -138,7 +137,6 @@ def on_the_page(url: str) -> dict[str, float]:
         updates: float = page.evaluate(drag, {"seconds": 8, "wait": False})["updates"]
 
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.route("**/flow.bin", lambda route: route.fulfill(body=film, content_type="application/octet-stream"))
         opened(page, url, large)
         page.wait_for_function(f"{COUNTERS}.frames === 100")
         page.wait_for_timeout(2000)

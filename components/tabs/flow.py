@@ -550,7 +550,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         updates: dict[Any, Any] = {}
         for name, known in titles.items():
             updates[c[name]] = {"choices": choices_of(name, known, refused)}
-        updates[c["label"]]["value"] = recipe.label
+        updates[c["label"]]["value"] = recipe.label if recipe.label in labels else -1
 
         def only(condition: bool, reason: str, *names: str) -> None:
             for name in names:

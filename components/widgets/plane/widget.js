@@ -2,7 +2,7 @@ const PLAY_SECONDS = 4; // from noise to data
 const HOLD_SECONDS = 0.8; // at the end, before a loop starts again
 const TRAILS = 140; // particles whose trajectories are drawn in the plane ...
 const CURVES = 48; // ... and against time
-const POLYGONS = 16; // particles whose solver steps are joined, over the exact curves of the same particles
+const POLYGONS = 10; // particles whose solver steps are joined, over the exact curves of the same particles
 const SHARES = [0.02, 0.1, 0.2, 0.4, 0.6, 0.85]; // of the highest density: where its contours are drawn
 const LEVELS = SHARES.map(share => 255 * Math.sqrt(share)); // it is stored by its square root
 const ON_THE_LINE = ['particles', 'trajectories', 'solver', 'density', 'tilted'];
