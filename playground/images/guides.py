@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from playground.errors import RecipeError
