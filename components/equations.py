@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from components.readouts import display
 from playground.guidance import RULES, Guidance
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import rule_fields, title
-from playground.solvers import SOLVERS
+from playground.solvers import SOLVERS, VARIABLES
 
 ODE = r"""
 Every particle starts as noise and follows one flow. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$, $t$
@@ -133,8 +134,9 @@ def equations(recipe: PlaneFlow) -> str:
     parts.append(_guidance(recipe, row.guidance))
     if solver.stochastic and recipe.eta > 0:
         parts.append((CHURN if recipe.solver == "churn" else SDE).replace("ETA", number(recipe.eta)))
-    if formula := getattr(solver, "formula", ""):
-        parts.append(f"One step of {solver.title}, from $t$ to $s$:\n\n$${formula}$$")
+    parts.append(f"One step of {solver.title}, from $t$ to $s$:\n\n{display(solver.formula)}")
+    if row.variable:
+        parts.append(f"Here the ODE reads\n\n{display(VARIABLES[row.variable].formula)}")
     parts.append(LEARNED if recipe.field == "learned" else EXACT)
     if RULES[recipe.rule].weak and row.guidance.w != 1 and recipe.field == "learned":
         parts.append("The weak field is exact, of blurred data.")

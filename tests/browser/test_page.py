@@ -237,7 +237,7 @@ def test_the_sweep_runs_and_a_click_takes_its_value(visit):
     tab.page.locator("#t2i-sweep-run").click()
     expect(tab.sweep.locator("img")).to_have_count(8)
     # In a single step all eight ask at one point: c once, and u once.
-    expect(tab.page.locator("#t2i-sweep .caption")).to_contain_text("1 model calls, 2 sample-forwards")
+    expect(tab.page.locator("#t2i-sweep .caption")).to_contain_text("1 model calls (NFE), 2 sample-forwards")
     tab.sweep.nth(6).click()
     tab.wait_for_recipe(w=9.0, seed=3)
     expect(tab.number("w").first).to_have_value("9")
