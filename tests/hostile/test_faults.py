@@ -22,7 +22,11 @@ def ask_for(server, endpoint, **more):
     return answer(server, endpoint, recipe | more, *ENDPOINTS[endpoint])
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    "endpoint",
+    # The next comparison that succeeds is refined until it agrees: hundreds of evaluations.
+    [pytest.param(e, marks=pytest.mark.slow if e == "compare_samplers" else ()) for e in ENDPOINTS],
+)
 @pytest.mark.parametrize(
     ("fault", "told"),
     [("oom", "memory"), ("nan", "overflowed"), ("inf", "overflowed"), ("error", "Something inside")],

@@ -131,4 +131,4 @@ def test_an_event_cannot_name_a_file_that_was_not_uploaded(server, place):
         assert told["error"].endswith(".") and path not in told["error"]
     _, text = upload(server, "note.png", b"no picture")
     status, told = bring(json.loads(text)[0])
-    assert status == 200 and "cannot be read as a picture" in str(told["data"])
+    assert status == 200 and "not a picture that can be opened here" in str(told["data"])
