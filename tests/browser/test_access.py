@@ -19,6 +19,10 @@ def axe() -> str:
     return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 
 
+# The drawn half of a formula is thousands of nodes, hidden from readers, who get its MathML.
+LOOK = "axe.run({ exclude: ['.katex-html'] }, { resultTypes: ['violations', 'passes'] })"
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_axe_finds_nothing_serious(visit, axe, name):
     page = open_tab(visit, name).page
@@ -26,7 +30,7 @@ def test_axe_finds_nothing_serious(visit, axe, name):
     for dark in (False, True):
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)  # as ?__theme=dark does
         page.wait_for_timeout(500)  # until folds have opened and colours have changed: axe sees what is there
-        rules = page.evaluate("axe.run(document)")
+        rules = page.evaluate(LOOK)
         assert len(rules["passes"]) > 20, "axe has looked at nothing"
         found = [
             f"{rule['impact']} {rule['id']} {node['target'][0]}: {node['failureSummary']}"
@@ -48,7 +52,7 @@ def test_axe_would_find_it(visit, axe):
         }"""
     )
     page.evaluate(axe)
-    found = {rule["id"] for rule in page.evaluate("axe.run(document)")["violations"]}
+    found = {rule["id"] for rule in page.evaluate(LOOK)["violations"]}
     assert {"image-alt", "color-contrast"} <= found
 
 

@@ -107,6 +107,7 @@ USES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_tab_works_without_network(visit, denied, name):
     """`visit` asserts that the browser asked the server and nobody else."""
@@ -117,6 +118,7 @@ def test_every_tab_works_without_network(visit, denied, name):
     assert denied.read_text() == "", "the server wanted the network"
 
 
+@pytest.mark.slow
 def test_the_addresses_on_the_page_are_its_own(server, visit):
     """Nothing waits to be fetched from elsewhere when it is shown: styles, fonts, scripts, pictures."""
     tab = visit(steps=2)

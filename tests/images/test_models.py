@@ -281,7 +281,7 @@ def test_other_threads_keep_their_precision_while_a_model_is_loaded(folders, dty
     seen, over = set(), threading.Event()
 
     def watch():
-        while not over.is_set():
+        while not over.wait(0.0005):  # a pause, or the loading thread would hardly be let in
             seen.add(torch.get_default_dtype())
 
     watcher = threading.Thread(target=watch)
