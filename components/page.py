@@ -54,6 +54,12 @@ OPEN_TAB = """() => {
     for (const touch of ["pointerdown", "keydown"]) {
         addEventListener(touch, () => { window.__dpTouched = true; }, { capture: true, once: true });
     }
+    // A list that is longer than its box is a stop of Tab in Chromium; but it closes when its control is left, and
+    // the focus would be nowhere.
+    addEventListener("keydown", event => {
+        if (event.key !== "Tab") return;
+        for (const list of document.querySelectorAll("[role=listbox]")) list.tabIndex = -1;
+    }, { capture: true });
     const titles = TITLES;
     const named = new URLSearchParams(location.search).get("tab");
     const wanted = titles[named];
