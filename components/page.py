@@ -60,6 +60,14 @@ OPEN_TAB = """() => {
         if (event.key !== "Tab") return;
         for (const list of document.querySelectorAll("[role=listbox]")) list.tabIndex = -1;
     }, { capture: true });
+    // Arrows go along the tabs, as in every row of tabs; Gradio leaves that out.
+    addEventListener("keydown", event => {
+        const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key], tab = event.target.closest?.("[role=tab]");
+        if (!by || !tab) return;
+        const row = [...tab.parentElement.querySelectorAll("[role=tab]")];
+        row[(row.indexOf(tab) + by + row.length) % row.length].focus();
+        event.preventDefault();
+    });
     const titles = TITLES;
     const named = new URLSearchParams(location.search).get("tab");
     const wanted = titles[named];
