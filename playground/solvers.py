@@ -91,7 +91,7 @@ STEP_IN_LAMBDA = r"h = \lambda_s - \lambda_t, \quad \lambda = \log(\alpha/\sigma
 
 class InTime(Variable):
     name, title = "t", "t"
-    formula = r"\frac{\mathrm d x}{\mathrm d t} = \hat v(x, t) \\ y = x, \quad \tau = t, \quad k = \hat v"
+    formula = r"\frac{\mathrm d x}{\mathrm d t} = \hat v(x, t) \\ y = x, \quad \rho = t, \quad k = \hat v"
 
     def tau(self, t):
         return t
@@ -108,7 +108,7 @@ class InTime(Variable):
 
 class InSigma(Variable):
     name, title = "sigma", "σ/α"
-    formula = FLOW_ODE + r" \\ y = x/\alpha, \quad \tau = \sigma/\alpha, \quad k = \hat\epsilon"
+    formula = FLOW_ODE + r" \\ y = x/\alpha, \quad \rho = \sigma/\alpha, \quad k = \hat\epsilon"
 
     def tau(self, t):
         return self.schedule.noise_ratio(t)
@@ -130,7 +130,7 @@ class InSNR(Variable):
     name, title = "snr", "α/σ"
     formula = (
         r"\frac{\mathrm d (x/\sigma)}{\mathrm d (\alpha/\sigma)} = \hat x_0(x, t)"
-        r" \\ y = x/\sigma, \quad \tau = \alpha/\sigma, \quad k = \hat x_0"
+        r" \\ y = x/\sigma, \quad \rho = \alpha/\sigma, \quad k = \hat x_0"
     )
 
     def tau(self, t):
@@ -170,7 +170,8 @@ class Solver:
     Class attributes:
         name: key in links; title: on the page; source: the paper.
         formula: a step from t to s in LaTeX, in lines (\\\\), for the page: hats are guided predictions, dashes
-            earlier ones, z is fresh noise; y, tau and the slope k are those of the variable.
+            earlier ones, z is fresh noise; y, rho (tau in the code; on the page tau is 1 - t) and the slope k are
+            those of the variable.
         order: global order of convergence as implemented, start-up and last step included.
         evaluations: field evaluations of a full step.
         stochastic: whether it draws noise; then `eta` says how much, from 0 (none: an ODE solver) to 1.
@@ -252,7 +253,7 @@ class Euler(Solver):
     """Follow the slope at the start of the step."""
 
     name, title, source, order = "euler", "Euler", "Euler 1768", 1
-    formula = r"y_s = y_t + (\tau_s - \tau_t)\,k(x_t, t)"
+    formula = r"y_s = y_t + (\rho_s - \rho_t)\,k(x_t, t)"
     variables = ("sigma", "t", "snr")
 
     def step(self, x, t, s, state, noise):
@@ -269,8 +270,8 @@ class Heun(Solver):
 
     name, title, source, order, evaluations = "heun", "Heun", "Karras et al. 2022, Alg. 1", 2, 2
     formula: ClassVar[str] = (
-        r"y' = y_t + (\tau_s - \tau_t)\,k(x_t, t) \\ "
-        r"y_s = y_t + (\tau_s - \tau_t)\,\tfrac12\left(k(x_t, t) + k(x', s)\right)"
+        r"y' = y_t + (\rho_s - \rho_t)\,k(x_t, t) \\ "
+        r"y_s = y_t + (\rho_s - \rho_t)\,\tfrac12\left(k(x_t, t) + k(x', s)\right)"
     )
     variables: ClassVar[tuple[str, ...]] = ("sigma", "t", "snr")
 
@@ -291,8 +292,8 @@ class Midpoint(Solver):
 
     name, title, source, order, evaluations = "midpoint", "Midpoint", "Runge 1895", 2, 2
     formula = (
-        r"y' = y_t + \tfrac12(\tau_s - \tau_t)\,k(x_t, t) \\ "
-        r"y_s = y_t + (\tau_s - \tau_t)\,k(x', m)"
+        r"y' = y_t + \tfrac12(\rho_s - \rho_t)\,k(x_t, t) \\ "
+        r"y_s = y_t + (\rho_s - \rho_t)\,k(x', m)"
     )
     variables = ("sigma", "t", "snr")
 
@@ -313,7 +314,7 @@ class RK4(Solver):
     """
 
     name, title, source, order, evaluations = "rk4", "Runge-Kutta 4", "Kutta 1901", 4, 4
-    formula = r"y_s = y_t + (\tau_s - \tau_t)\,\tfrac16\left(k_1 + 2 k_2 + 2 k_3 + k_4\right)"
+    formula = r"y_s = y_t + (\rho_s - \rho_t)\,\tfrac16\left(k_1 + 2 k_2 + 2 k_3 + k_4\right)"
     variables = ("sigma", "t", "snr")
 
     def _at(self, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
@@ -553,8 +554,8 @@ class EulerMaruyama(Solver):
 
     name, title, source, order = "euler_maruyama", "Euler-Maruyama", "Song et al. 2021 (SDE), eq. 6", 1
     formula = (
-        r"y_s = y_t + (1 + \eta^2)(\tau_s - \tau_t)\,\hat\epsilon \\ "
-        r"{} + \eta\sqrt{2\,\tau_t\,(\tau_t - \tau_s)}\,z"
+        r"y_s = y_t + (1 + \eta^2)(\rho_s - \rho_t)\,\hat\epsilon \\ "
+        r"{} + \eta\sqrt{2\,\rho_t\,(\rho_t - \rho_s)}\,z"
     )
     stochastic, reverse_sde, variables = True, True, ("sigma",)
 
@@ -577,8 +578,8 @@ class ChurnedHeun(Heun):
 
     name, title, source = "churn", "Heun with churn (EDM)", "Karras et al. 2022, Alg. 2"
     formula: ClassVar[str] = (
-        r"x_{t'} = \tfrac{\alpha_{t'}}{\alpha_t}\,x_t + \alpha_{t'}\sqrt{\tau_{t'}^2 - \tau_t^2}\,z \\ "
-        r"\tau_{t'} = (1 + \eta(\sqrt2 - 1))\,\tau_t, \quad \text{then Heun from } t'"
+        r"x_{t'} = \tfrac{\alpha_{t'}}{\alpha_t}\,x_t + \alpha_{t'}\sqrt{\rho_{t'}^2 - \rho_t^2}\,z \\ "
+        r"\rho_{t'} = (1 + \eta(\sqrt2 - 1))\,\rho_t, \quad \text{then Heun from } t'"
     )
     stochastic = True
     variables: ClassVar[tuple[str, ...]] = ("sigma",)
