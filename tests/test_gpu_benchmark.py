@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import torch
 
 from benchmarks import gpu
@@ -32,12 +31,6 @@ def test_tiny_models_of_both_families_agree_with_diffusers_and_are_measured(caps
     for row in found["measured"]:
         assert set(row) == ROW and row["pictures_per_second"] > 0
     assert found["peak_teraflops"] > 0
-
-
-@pytest.mark.slow
-def test_the_compiled_side_agrees_as_well(capsys):
-    gpu.main(["--tiny"])
-    assert [r["side"] for r in last_line(capsys)["measured"]] == ["diffusers", "ours", "ours, compiled"] * 2
 
 
 def test_operations_are_those_of_the_shapes(tmp_path):
