@@ -187,7 +187,7 @@ def test_the_equations_are_those_of_the_solver_that_is_chosen(visit):
 
 @pytest.mark.slow
 def test_the_denoising_is_seen_on_the_way(visit):
-    tab = visit(wait=False, steps=100)
+    tab = visit(wait=False, steps=100, seed=4)
     live = tab.page.locator("#t2i-stage .live")
     expect(live).to_be_visible()
     expect(tab.page.locator("#t2i-stage .picture img")).to_have_attribute("src", re.compile("^data:image/png"))
