@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import plotly.graph_objects as go
 
@@ -22,6 +22,8 @@ from playground.plane.metrics import ErrorRow, path_curves
 from playground.plane.recipe import PlaneFlow
 from playground.schedules import Schedule
 from playground.solvers import SOLVERS
+
+Row = TypeVar("Row", Apart, Quality)
 
 
 def _figure(height: int = 300) -> go.Figure:
@@ -506,21 +508,24 @@ def _over_cost(title: str) -> go.Figure:
 def distributions_apart(rows: Sequence[Apart]) -> go.Figure:
     """How far solvers' pictures are from the converged ones as distributions, and what is chance."""
     figure = _over_cost("energy coefficient (0: the same)")
-    names = list(dict.fromkeys(r.solver for r in rows))
-    styles = solver_styles(names)
-    for name in names:
-        own = sorted((r for r in rows if r.solver == name), key=lambda r: r.evaluations)
+    for name, own, style in _per_solver(rows):
         figure.add_scatter(
             x=[r.evaluations for r in own],
             y=[r.distance for r in own],
-            name=SOLVERS[name].title,
-            mode="lines+markers",
             hovertemplate="%{x} evaluations: %{y:.2%}<extra>" + SOLVERS[name].title + "</extra>",
-            **styles[name],
+            **style,
         )
     _chance(figure, max((r.chance for r in rows), default=0.0))
     figure.update_layout(yaxis_tickformat=".1%")
     return figure
+
+
+def _per_solver(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], dict[str, Any]]]:
+    """Each solver's rows by rising cost, and how its curve looks."""
+    styles = solver_styles(names := list(dict.fromkeys(r.solver for r in rows)))
+    for name in names:
+        own = sorted((r for r in rows if r.solver == name), key=lambda r: r.evaluations)
+        yield name, own, {"name": SOLVERS[name].title, "mode": "lines+markers", **styles[name]}
 
 
 def _chance(figure: go.Figure, level: float) -> None:
@@ -537,10 +542,7 @@ def _chance(figure: go.Figure, level: float) -> None:
 def quality_over_cost(rows: Sequence[Quality]) -> go.Figure:
     """The share of prompts that the verifier reads right, with its 95% interval."""
     figure = _over_cost("share of prompts read right")
-    names = list(dict.fromkeys(r.solver for r in rows))
-    styles = solver_styles(names)
-    for name in names:
-        own = sorted((r for r in rows if r.solver == name), key=lambda r: r.evaluations)
+    for name, own, style in _per_solver(rows):
         figure.add_scatter(
             x=[r.evaluations for r in own],
             y=[r.share for r in own],
@@ -551,11 +553,9 @@ def quality_over_cost(rows: Sequence[Quality]) -> go.Figure:
                 "width": 3,
             },
             customdata=[[r.nouns, r.prompts] for r in own],
-            name=SOLVERS[name].title,
-            mode="lines+markers",
             hovertemplate="%{x} evaluations: %{y:.0%} of %{customdata[1]} prompts, nouns %{customdata[0]:.0%}"
             f"<extra>{SOLVERS[name].title}</extra>",
-            **styles[name],
+            **style,
         )
     figure.update_layout(yaxis={"tickformat": ".0%", "rangemode": "tozero"})
     return figure

@@ -117,12 +117,25 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
                 }}"""
                 tab.select(None, controls, None, js=script, queue=False)
         titles = {recipe.tab: part.TITLE for recipe, part in TABS}
+
+        def gone(request: gr.Request) -> None:
+            forget(page, request.session_hash or "")
+
+        page.unload(gone)  # after the tabs' own, each of which makes Gradio remember the visitor anew
         page.load(None, None, None, js=OPEN_TAB.replace("TITLES", json.dumps(titles)), queue=False)
     return page
 
 
 UPLOADS = 600
 """Seconds after which files that visitors have uploaded are deleted; each is read when it arrives."""
+
+
+def forget(page: gr.Blocks, visitor: str) -> None:
+    """Gradio keeps the settings of all components, a megabyte, for everyone who has ever been here: let it go with
+    the page, as what the tabs keep does."""
+    page.state_holder.session_data.pop(visitor, None)
+    page.state_holder.time_last_used.pop(visitor, None)
+
 
 WARM_UP = 20.0
 """Seconds after which nothing more is computed before the page opens."""
@@ -186,6 +199,8 @@ def launch(
         theme=theme.theme(),
         css=theme.css(),
         max_threads=200,
+        # Of visitors whose leaving nobody has told, the latest.
+        state_session_capacity=10 * backend.max_queue,
         run_history=False,
         enable_monitoring=False,
         strict_cors=True,

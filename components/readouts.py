@@ -62,9 +62,10 @@ def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[st
         return ["Every step follows c alone: u is not computed."]
     without = [i for i, asked in enumerate(needed) if ("uncond",) in asked]
     if without:  # w = 0
+        alone = "the weak model" if row.guidance.weak else "u"
         if all(branches == ("uncond",) for asked in needed for branches in asked):
-            return ["Every step follows u alone: c is not computed."]
-        return [f"{_steps(without)} of {total} follow u alone, the others c alone."]
+            return [f"Every step follows {alone} alone: c is not computed."]
+        return [f"{_steps(without)} of {total} follow {alone} alone, the others c alone."]
     if not steps:
         return [*told, "The window holds no step: c alone, no guidance anywhere."]
     told.append(f"Guidance acts in {_steps(steps).lower()} of {total}.")

@@ -7,7 +7,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import string
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -248,6 +250,16 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         "sd2": _write(root / "sd2", _word_tokenizer(), sd2, "tiny", 1),
         "flow": _write(root / "flow", _word_tokenizer(), flow, "tiny", 2),
     }
+
+
+@pytest.fixture(scope="module")
+def backend(folders) -> Iterator[Any]:
+    """A backend whose bundled model is the tiny one of Stable Diffusion 1's kind, one for a module's tests."""
+    from playground.backend import Backend
+
+    made = Backend({"emoji": str(folders["sd1"])})
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -392,6 +392,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         yield from beside(backend, recipe, request, "sweep", sweep_button, error, made)
 
     swept = [own_sweep, *controls]
+    c["across"].input(lambda: None, None, own_sweep, **FAST)  # chosen by hand: the usual scales
     gr.on([sweep_button.click, c["across"].input], run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
 
     def pick(event: gr.EventData) -> dict[Any, Any]:
@@ -405,7 +406,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     marked = [*controls, sweep]
     gr.on([x.change for x in controls], None, marked, sweep, js=MARK, **FAST)
 
-    fidelity.connect(recipe_of, controls, c["model"])
+    fidelity.connect(lambda values: recipe_of(values).but(across="none"), controls, c["model"])
 
     # --- looking closer at a finished run ------------------------------------------------------------
     def look_at(token: str, row: float, everything: bool, request: gr.Request):

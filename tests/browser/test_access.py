@@ -102,7 +102,6 @@ NAMED = """() => [...document.querySelectorAll("input[type=range]")].filter(s =>
 @pytest.mark.parametrize("name", SMALL)
 def test_the_keyboard_is_enough(visit, name):
     page = open_tab(visit, name).page
-    page.wait_for_timeout(500)
     reaches_everything_in_order_and_shows_where_it_is(page)
     every_slider_has_a_name_and_follows_the_arrows(page)
 

@@ -38,12 +38,22 @@ def finished(page: Page, name: str) -> None:
     expect(page.locator(STATUS[name])).to_contain_text("sample-forwards" if name == "samplers" else "NFE")
 
 
+SETTLED = """() => new Promise(resolve => {
+    const quiet = () => { watch.disconnect(); resolve(); };
+    let timer = setTimeout(quiet, 1000);
+    const watch = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(quiet, 1000); });
+    watch.observe(document.body, { subtree: true, childList: true });
+})"""
+"""Until nothing has come to the page, or gone, for a second: a late view takes the focus with what it replaces."""
+
+
 def open_tab(visit: Callable[..., Tab], name: str, **query: Any) -> Tab:
-    """The tab with its small run finished, and every fold of it open."""
+    """The tab with its small run finished, every fold of it open, and nothing more to come."""
     tab = visit(wait=False, tab=name, **SMALL[name], **query)
     finished(tab.page, name)
     tab.page.evaluate(
         """() => document.querySelectorAll("button.label-wrap:not(.open), details:not([open]) > summary")
             .forEach(fold => { if (fold.checkVisibility()) fold.click(); })"""
     )
+    tab.page.evaluate(SETTLED)
     return tab

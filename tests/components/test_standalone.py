@@ -47,13 +47,6 @@ def until(page: Page, condition: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def backend(folders):
-    made = Backend({"emoji": str(folders["sd1"])})
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def saved(backend):
     """The HTML file of a recipe's run."""

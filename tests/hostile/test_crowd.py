@@ -178,7 +178,6 @@ def memory(server) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xfail(reason="about 1.3 MB stay of every page that was closed, measured over 200; not found yet where")
 def test_memory_is_bounded_over_two_hundred_pages(server, pages, record_property):
     """Every page brings its own run. What is kept of them is bounded: results, steps, and what pages show.
 

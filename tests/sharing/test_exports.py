@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from playground.__main__ import render
-from playground.backend import Backend
 from playground.images.comparison import Comparison, measure
 from playground.images.guides import content_name
 from playground.images.models import load_model
@@ -39,13 +38,6 @@ RACE = Comparison(prompt="a red cat", solvers=("ddim", "heun"), budgets=(3, 5))
 CLOUD = PlaneFlow(target="three", label=1, w=2.0, particles=300, steps=5, solver="rk4")
 LINE = PlaneFlow(target="pair", dimension=1, particles=100, steps=4)
 RECIPES = [PICTURE, PAIR, STROKES, RACE, CLOUD, LINE]
-
-
-@pytest.fixture(scope="module")
-def backend(folders):
-    made = Backend({"emoji": str(folders["sd1"])})
-    yield made
-    made.close()
 
 
 @pytest.fixture

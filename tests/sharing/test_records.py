@@ -160,13 +160,6 @@ def test_values_out_of_range_are_told_as_for_a_page():
     assert (recipe.w, recipe.steps) == (15, TextToImage().steps) and len(notes) == 3
 
 
-@pytest.fixture
-def backend(folders):
-    made = Backend({"emoji": str(folders["sd1"])})
-    yield made
-    made.close()
-
-
 def test_a_rendered_picture_is_that_of_the_page_and_renders_the_same_again(backend, tmp_path):
     recipe = TextToImage(prompt="a red cat", steps=3, seed=4)
     (first,) = render("?" + urlencode(recipe.to_query()), tmp_path / "a.png", backend)
