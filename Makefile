@@ -5,6 +5,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Files of tests that run at a time; each brings its own server and browser.
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # Tests share the machine with a browser and a server: threads that wait must sleep, not spin.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -16,10 +19,10 @@ run: .venv/runtime
 	$(BIN)/python app.py $(ARGS)
 
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 test-all: test test-slow
 

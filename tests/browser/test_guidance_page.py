@@ -70,6 +70,7 @@ def test_autoguidance_says_that_there_is_no_second_model(visit):
     expect(tab.error).to_contain_text("Autoguidance needs a weak model")
 
 
+@pytest.mark.slow
 def test_still_steps_cost_nothing(visit):
     tab = visit(steps=5, rule="zero_star", zero_star_still=2)
     assert tab.cost() == (3, 6)
@@ -90,6 +91,7 @@ def test_a_composed_prompt_says_how_it_was_read(visit):
     expect(read).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_what_is_typed_in_parts_stays_text(visit):
     nasty = "<img src=x onerror=window.hacked=1> AND a cat"
     tab = visit(steps=1, prompt=nasty)
@@ -139,6 +141,7 @@ def test_the_parts_of_the_guidance_vector_are_drawn(visit):
     expect(tab.page.locator("#t2i-parts .legendtext")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_a_link_brings_its_own_sweep(visit):
     tab = visit(steps=2, sweep="[0,2,5]", across="low", values="[0,0.5]")
     expect(tab.sweep.locator("img")).to_have_count(6)

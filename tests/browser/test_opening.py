@@ -54,6 +54,7 @@ def test_a_chosen_file_opens_its_tab_and_brings_its_guide(visit, tmp_path):
     expect(tab.page.locator("#sdedit-stage .picture img").first).to_have_attribute("src", re.compile("^media/"))
 
 
+@pytest.mark.slow
 def test_a_file_saved_as_html_opens_its_experiment_when_it_is_dropped(visit):
     page = visit(wait=False, tab="flow", target="three", steps=5, particles=300).page
     with page.expect_download() as saved:
@@ -67,6 +68,7 @@ def test_a_file_saved_as_html_opens_its_experiment_when_it_is_dropped(visit):
     assert from_file(content)[0].to_query() == other.link()
 
 
+@pytest.mark.slow
 def test_what_was_changed_in_an_opened_file_is_told(visit):
     recipe = TextToImage(steps=3, seed=11)
     record = {"tab": recipe.tab, "v": 1, **recipe.model_dump(mode="json"), "w": 99}

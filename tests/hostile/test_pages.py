@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import expect
+from serving import is_a_sentence
 from visiting import until
 
 from playground.sharing.png import CHUNK
@@ -39,7 +40,9 @@ def nothing_ran(page, dialogs) -> None:
     assert page.locator("img[src=x], svg[onload], [onerror]").count() == 0
 
 
-@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize(
+    "name", [name if name == "flow" else pytest.param(name, marks=pytest.mark.slow) for name in LINKS]
+)
 def test_script_in_a_link_is_text(visit, name):
     tab = visit(wait=False, tab=name, colour=NASTY, model=NASTY, v=NASTY, **{NASTY: NASTY}, **LINKS[name])
     dialogs: list[str] = []
@@ -53,6 +56,7 @@ def test_script_in_a_link_is_text(visit, name):
     nothing_ran(tab.page, dialogs)
 
 
+@pytest.mark.slow
 def test_script_in_a_tabs_name_is_text(visit):
     tab = visit(tab=NASTY, steps=1)
     nothing_ran(tab.page, [])
@@ -75,16 +79,15 @@ def test_script_in_a_file_is_text(visit):
     nothing_ran(tab.page, dialogs)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x89PNG\r\n\x1a\n", base64.b64encode(b"x" * 1000)], ids=["empty", "head", "text"]
-)
-def test_a_file_that_is_none_is_one_sentence(visit, content):
+def test_a_file_that_is_none_is_one_sentence(visit):
     tab = visit(steps=2)
-    shown = tab.source()
-    file = {"name": "saved.png", "mimeType": "image/png", "buffer": content}
-    tab.page.locator("#dp-opener input").set_input_files(file)
-    expect(tab.page.locator("#dp-opener .said")).to_contain_text(".")
-    assert tab.source() == shown
+    shown, said = tab.source(), tab.page.locator("#dp-opener .said")
+    for content in (b"", b"\x89PNG\r\n\x1a\n", base64.b64encode(b"x" * 1000)):
+        said.evaluate("node => { node.textContent = ''; }")
+        file = {"name": "saved.png", "mimeType": "image/png", "buffer": content}
+        tab.page.locator("#dp-opener input").set_input_files(file)
+        expect(said).to_contain_text(".")
+        assert is_a_sentence(said.inner_text()) and tab.source() == shown
 
 
 def test_a_fault_is_one_sentence_on_the_page_and_the_next_move_is_answered(visit, faults):
@@ -121,6 +124,7 @@ def stands_still(faults, seconds: float = 2.0) -> int:
     return last - first
 
 
+@pytest.mark.slow
 def test_a_visitor_on_a_slow_line_holds_up_nobody(visit, faults):
     slow, quick = visit(steps=2), visit(steps=2, prompt="a castle at sunset")
     line = slow.page.context.new_cdp_session(slow.page)

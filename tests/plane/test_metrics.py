@@ -204,8 +204,11 @@ def test_curves_of_the_path(path):
         {"label": 1, "w": 0.0},
         {"label": 0, "w": 2.5, "rule": "apg", "apg_eta": 0.5},
         {"rule": "auto", "w": 2.0},
-        {"label": 2, "rule": "auto", "w": 2.0, "path": "vp"},
-        {"label": 0, "w": 2.0, "rule": "zero_star", "zero_star_still": 10, "solver": "euler"},
+        pytest.param({"label": 2, "rule": "auto", "w": 2.0, "path": "vp"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"label": 0, "w": 2.0, "rule": "zero_star", "zero_star_still": 10, "solver": "euler"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )
