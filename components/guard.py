@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import traceback
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -68,17 +73,60 @@ UNUSED = ("/dev/reload", "/gradio_api/deep_link", "/gradio_api/vibe-", "/gradio_
 """Gradio's routes that this page has no use for: endless streams, files of a visitor's state, an editor."""
 
 
+MOST_BYTES = 32 * 2**20
+"""Of one request: a file of 20 MB, as an event of the page carries it."""
+LARGE = f"A request of more than {MOST_BYTES // 2**20} MB is not taken."
+MOST_UPLOADED = 512 * 2**20
+"""Bytes of visitors' files that lie here at a time, whoever brought them; old ones are deleted (`page.UPLOADS`)."""
+MOST_FILES = 2000
+
+
+def room(folder: str) -> bool:
+    """Whether one more file may be brought."""
+    files = [Path(where, name) for where, _, names in os.walk(folder) for name in names]
+    held = 0
+    for file in files:
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            held += file.stat().st_size
+    return len(files) < MOST_FILES and held < MOST_UPLOADED
+
+
+class TooLargeError(Exception):
+    """A request goes on and on."""
+
+
 class Guard:
-    """The same for the web server around the page: an ASGI middleware."""
+    """The same for the web server around the page, and a bound on what it takes in: an ASGI middleware."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
+    def refusal(self, scope: Scope) -> JSONResponse | None:
+        """What a request is answered at once that must not come further."""
+        path = scope.get("path", "")
+        if any(route in path for route in UNUSED):
+            return JSONResponse({"detail": "There is nothing here."}, 404)
+        if scope["type"] != "http":
+            return None
+        if int(Headers(scope=scope).get("content-length", "0")) > MOST_BYTES:  # a number, says the server before us
+            return JSONResponse({"detail": LARGE}, 413)
+        if scope["method"] == "POST" and path.endswith("/upload") and not room(get_upload_folder()):
+            return JSONResponse({"detail": "Too many files have been brought here; try again in ten minutes."}, 503)
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if any(route in scope.get("path", "") for route in UNUSED):
-            await JSONResponse({"detail": "There is nothing here."}, 404)(scope, receive, send)
+        if refused := self.refusal(scope):
+            await refused(scope, receive, send)
             return
-        begun = False
+        begun, taken = False, 0
+
+        async def receiving() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MOST_BYTES:
+                raise TooLargeError
+            return message
 
         async def sending(message: Message) -> None:
             nonlocal begun
@@ -86,7 +134,11 @@ class Guard:
             await send(message)
 
         try:
-            await self.app(scope, receive, sending)
+            await self.app(scope, receiving, sending)
+        except TooLargeError:
+            if begun:
+                raise
+            await JSONResponse({"detail": LARGE}, 413)(scope, receive, send)
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise

@@ -16,11 +16,12 @@ PIXELS = 40_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
-def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
+def open_picture(data: bytes, most: int = PIXELS) -> tuple[Image.Image, list[str]]:
     """A picture file as RGB, turned as its camera says, on white where it is transparent.
 
     Args:
         data: the file's bytes.
+        most: pixels that it may have.
 
     Returns:
         The picture, and a sentence for each thing that was done to it.
@@ -33,9 +34,9 @@ def open_picture(data: bytes) -> tuple[Image.Image, list[str]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, which are refused below with a sentence
             picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if picture.width * picture.height > PIXELS:
+            if picture.width * picture.height > most:
                 raise RecipeError(
-                    f"The picture has {picture.width} x {picture.height} pixels; {PIXELS // 1_000_000} million are "
+                    f"The picture has {picture.width} x {picture.height} pixels; {most // 1_000_000} million are "
                     "the most that is opened here."
                 )
             if getattr(picture, "n_frames", 1) > 1:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from serving import Server
 
 import app
 
@@ -172,6 +173,13 @@ def test_offloading_without_a_gpu_is_refused(capsys):
 
 
 @pytest.mark.slow
+def test_a_server_that_is_ended_takes_visitors_files_with_it(tmp_path):
+    server = Server(tmp_path / "log.txt", TMPDIR=str(tmp_path))
+    assert list(tmp_path.glob("diffusion-playground-*"))
+    server.close()
+    assert not list(tmp_path.glob("diffusion-playground-*")) and "Traceback" not in server.printed
+
+
 def test_a_port_that_is_taken_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

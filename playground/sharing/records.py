@@ -110,7 +110,12 @@ def _carried(record: Any, texts: Mapping[str, str]) -> Carried:
         raise RecipeError(NOTHING)
     recipe, notes = from_record(record)
     attached = {k.removeprefix(ATTACHED): v for k, v in texts.items() if k.startswith(ATTACHED)}
-    return recipe, notes, _pictures(attached, notes)
+    named = set(recipe.to_query().values())
+    return recipe, notes, _pictures({k: v for k, v in attached.items() if k in named}, notes)
+
+
+MOST_PIXELS = 2048 * 2048
+"""Of a picture in a file: guides and masks have the size of what a model draws."""
 
 
 def _pictures(attached: Mapping[str, str], notes: list[str]) -> dict[str, Image.Image]:
@@ -118,7 +123,7 @@ def _pictures(attached: Mapping[str, str], notes: list[str]) -> dict[str, Image.
     found = {}
     for name, text in attached.items():
         try:
-            picture, _ = open_picture(base64.b64decode(text, validate=True))
+            picture, _ = open_picture(base64.b64decode(text, validate=True), MOST_PIXELS)
             for kind in (picture, picture.convert("L")):
                 if content_name(kind) == name:
                     found[name] = kind

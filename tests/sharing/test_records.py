@@ -20,9 +20,11 @@ from playground.images.sdedit import SDEdit
 from playground.plane import PlaneFlow
 from playground.plane.targets import encode_mixture
 from playground.recipes import TextToImage
+from playground.sharing import records
 from playground.sharing.html import carrier
 from playground.sharing.png import CHUNK, to_png
 from playground.sharing.records import MOST_CHARACTERS, from_file, from_link, from_png, load
+from playground.uploads import open_picture
 
 PIXEL = Image.new("RGB", (2, 2), "teal")
 RECIPES = [
@@ -119,6 +121,22 @@ def test_a_picture_that_is_not_what_its_name_says_is_left_out():
     recipe = SDEdit(guide=content_name(PIXEL))
     other = Image.new("RGB", (2, 2), "red")
     _, notes, found = from_png(to_png(PIXEL, recipe, attached={recipe.guide: other}))
+    assert found == {} and len(notes) == 1
+
+
+def test_pictures_that_the_recipe_does_not_mean_are_not_opened(monkeypatch):
+    opened = []
+    monkeypatch.setattr(records, "open_picture", lambda *a: opened.append(a) or open_picture(*a))
+    recipe = SDEdit(guide=content_name(PIXEL))
+    others = {f"{k:012x}": Image.new("RGB", (2, 2), (k, 0, 0)) for k in range(20)}
+    _, notes, found = from_png(to_png(PIXEL, recipe, attached={recipe.guide: PIXEL} | others))
+    assert set(found) == {recipe.guide} and len(opened) == 1 and notes == []
+
+
+def test_a_picture_larger_than_any_guide_is_left_out():
+    large = Image.new("RGB", (2100, 2100))
+    recipe = SDEdit(guide=content_name(large))
+    _, notes, found = from_png(to_png(PIXEL, recipe, attached={recipe.guide: large}))
     assert found == {} and len(notes) == 1
 
 
