@@ -92,8 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Uploads lie in a folder of this server's own, not beside those of other programs. It goes with the server, even
-    # when a service manager ends that.
+    # Uploads lie in a folder of this server's own, not beside those of other programs. It goes with the server,
+    # even when a service manager ends that.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uploads = tempfile.TemporaryDirectory(prefix="diffusion-playground-", ignore_cleanup_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = uploads.name
