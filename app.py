@@ -137,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
             quiet=True,
         )
     except OSError as error:
+        backend.close()  # it may be computing still, and a thread that computes must not outlive the interpreter
         return fail(f"The page cannot be served on {args.host}:{args.port} ({error}).")
     print(f"Diffusion Playground: {url}  (Ctrl+C ends it)", flush=True)
     if args.share and page.share_url is None:

@@ -154,8 +154,8 @@ def errors_against_cost(rows: Sequence[ErrorRow], what: Literal["error", "margin
             hovertemplate="%{x} evaluations: %{y:.3g}<extra>" + solver.title + "</extra>",
         )
     if what == "marginal" and rows:
-        figure.add_hline(y=rows[0].floor, line={"color": PALETTE["noise"], "dash": "dash"})
-    title = "median distance from the exact end" if what == "error" else "sliced W₂ to exact draws"
+        _chance(figure, rows[0].floor)
+    title = "median distance from the exact end" if what == "error" else "sliced W₂ to exact draws at σ/α = 0.05"
     figure.update_layout(
         xaxis={"type": "log", "title": "evaluations (NFE)", "dtick": 1},
         yaxis={"type": "log", "title": title, "exponentformat": "power"},
@@ -425,7 +425,7 @@ def comparison_errors(
 
 
 def comparison_paths(result: Compared, rows: Sequence[int]) -> go.Figure:
-    """The latents' paths on their principal plane, from noise (square) to the picture (circle)."""
+    """The latents' paths on their principal plane, from noise to the picture."""
     paths, share = principal_paths(result)
     figure = _figure(420)
     styles = solver_styles([result.run_cells[k].solver for k in rows])
@@ -568,7 +568,7 @@ def over_noise(
 
     Args:
         curves: by budget, (eta, distance).
-        level: what chance alone gives.
+        level: what 95% of samples of the right distribution stay below.
         at: the eta that is looked at.
         share: whether distances are shares.
     """

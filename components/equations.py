@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.readouts import display
+from components.readouts import PUTS_BACK, display
 from playground.guidance import RULES, Guidance
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import rule_fields, title
@@ -39,13 +39,22 @@ The target is a mixture of Gaussians, so both expectations, the density $p_t$ an
 what a solver gets wrong here is its own error.
 """
 
+EXACT_UNIFORM = """
+The target is a mixture of Gaussians and the source uniform, so both expectations and the density $p_t$ have a
+closed form: what a solver gets wrong here is its own error.
+"""
+
+UNIFORM = r"""
+The source is uniform, so $\epsilon$ is no Gaussian noise: the flow does not follow a score.
+"""
+
 LEARNED = r"""
 A network's answer stands for both expectations here: what particles get wrong is its error and the solver's.
 """
 
 # Where noise is added as g^2 = 2 eta^2 alpha^2 r r', with r = sigma/alpha: the path's own forward SDE, eta^2 times.
 SDE = r"""
-**This solver adds fresh noise** ($\eta = ETA$), and takes as much away: it solves the SDE with the same marginals,
+**This solver adds fresh noise** ($\eta = ETA$), and takes as much away: it solves the SDE LAW,
 
 $$\mathrm d x = \Big[u_t(x) - \tfrac{g_t^2}{2}\, \nabla \log p_t(x)\Big]\, \mathrm d t + g_t\, \mathrm d \bar W,$$
 $$g_t^2 = 2\,\eta^2\, \sigma_t \alpha_t \frac{\mathrm d}{\mathrm d t}\frac{\sigma_t}{\alpha_t},$$
@@ -53,6 +62,11 @@ $$g_t^2 = 2\,\eta^2\, \sigma_t \alpha_t \frac{\mathrm d}{\mathrm d t}\frac{\sigm
 from $t = 1$ to $0$; $\nabla \log p_t = -\mathbb E[\epsilon \mid x_t]/\sigma_t$. With $\eta = 0$ it is the ODE
 above.
 """
+
+SAME_LAW = "with the same marginals"
+OTHER_LAW = (
+    "in which the guided prediction gives both $u_t$ and the score, and whose marginals are not those of the ODE"
+)
 
 CHURN = r"""
 **This solver adds fresh noise** ($\eta = ETA$): before each step it goes back to a higher noise level,
@@ -80,8 +94,8 @@ into one another, and particles do not end at $p(x)\, p(c \mid x)^w$.
 AUTO = r"""
 **Guidance.** Particles follow the field that leads away from a weak one (here that of the data blurred by BLUR),
 
-$$\hat u_t = u_t^{\text{weak}}(x) + w\,\big(u_t(x) - u_t^{\text{weak}}(x)\big)$$
-$$\quad = (1 + s)\, u_t(x) - s\, u_t^{\text{weak}}(x),$$
+$$\hat u_t = u_t^{\text{weak}}(X) + w\,\big(u_t(X) - u_t^{\text{weak}}(X)\big)$$
+$$\quad = (1 + s)\, u_t(X) - s\, u_t^{\text{weak}}(X),$$
 
 with $w = W$ and, in the other convention, $s = w - 1 = S$.
 """
@@ -110,6 +124,7 @@ def _guidance(recipe: PlaneFlow, rule: Guidance) -> str:
         text += NOT_TILTED if rule.w != 0 else ""
     elif kind.weak:
         text = AUTO.replace("BLUR", number(recipe.blur)).replace("W$", f"{w}$").replace("S$", f"{s}$")
+        text = text.replace("(X)", r"(x \mid c)" if recipe.label >= 0 else "(x)")
     else:
         own = [f"{title(PlaneFlow, f)} = {number(getattr(recipe, f))}" for f in rule_fields(recipe.rule).values()]
         numbers = ", ".join([f"w = {w}, in the other convention s = w − 1 = {s}", *own])
@@ -125,19 +140,20 @@ def equations(recipe: PlaneFlow) -> str:
     the class, the guided field where w is not 1, the SDE where the solver adds noise, and the solver's step."""
     (row,) = recipe.plan(recipe.schedule()).rows
     solver = SOLVERS[recipe.solver]
-    parts = [ODE, ON_PATH[recipe.path], BOTH_TIMES]
+    uniform = recipe.source == "uniform"
+    parts = [ODE, UNIFORM if uniform else ON_PATH[recipe.path], BOTH_TIMES]
     if recipe.label >= 0:
-        parts.append(
-            f"Of class c = {recipe.label}: expectations, density and score given c, $u_t(x \\mid c)$ and "
-            f"$p_t(x \\mid c)$."
-        )
-    parts.append(_guidance(recipe, row.guidance))
+        parts.append(f"Of class c = {recipe.label}: all of it given c, $u_t(x \\mid c)$ and $p_t(x \\mid c)$.")
+    parts.append(guided := _guidance(recipe, row.guidance))
     if solver.stochastic and recipe.eta > 0:
-        parts.append((CHURN if recipe.solver == "churn" else SDE).replace("ETA", number(recipe.eta)))
+        noise = CHURN if recipe.solver == "churn" else SDE.replace("LAW", OTHER_LAW if guided else SAME_LAW)
+        parts.append(noise.replace("ETA", number(recipe.eta)))
     parts.append(f"One step of {solver.title}, from $t$ to $s$:\n\n{display(solver.formula)}")
+    if guided and row.guidance.renoises:
+        parts.append(PUTS_BACK)
     if row.variable:
         parts.append(f"Here the ODE reads\n\n{display(VARIABLES[row.variable].formula)}")
-    parts.append(LEARNED if recipe.field == "learned" else EXACT)
+    parts.append(LEARNED if recipe.field == "learned" else EXACT_UNIFORM if uniform else EXACT)
     if RULES[recipe.rule].weak and row.guidance.w != 1 and recipe.field == "learned":
         parts.append("The weak field is exact, of blurred data.")
     return "\n\n".join(part.strip() for part in parts if part)

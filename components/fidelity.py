@@ -11,7 +11,7 @@ import gradio as gr
 
 from components.charts import fidelity_against_diversity, fidelity_over_w
 from components.pictures import FAST, RUNNING
-from components.readouts import lines
+from components.readouts import LATE, lines
 from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.images.fidelity import LEAST, SCALES, SEEDS, Fidelity, Seen, curve, look, named, parts
@@ -73,8 +73,8 @@ class FidelityPanel:
         def measure(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
             try:
                 yield from self._measured(recipe_of(values), request.session_hash or "")
-            except PlaygroundError as problem:
-                yield {self.said: lines(str(problem))}
+            except (PlaygroundError, TimeoutError) as problem:
+                yield {self.said: lines(str(problem) or LATE)}
             # Not in a `finally`: a visitor who leaves closes the generator, which must not yield then.
             yield {self.measure: gr.Button(BUTTON, interactive=True)}
 

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from components.readouts import LATE
 from playground.errors import PlaygroundError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def in_a_sentence(error: Exception) -> gr.Error:
     if isinstance(error, PlaygroundError):
         return gr.Error(str(error), print_exception=False)
     if isinstance(error, TimeoutError):
-        return gr.Error("That took too long; try again in a moment.", print_exception=False)
+        return gr.Error(LATE, print_exception=False)
     note(error)
     return gr.Error(unforeseen(error), print_exception=False)
 

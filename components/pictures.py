@@ -12,7 +12,7 @@ import gradio as gr
 from components.controls import control, link_script
 from components.live import Live
 from components.media import data_url
-from components.readouts import PARAMETERS, hindered, lines, rule_panel, step_panel
+from components.readouts import PARAMETERS, PUTS_BACK, hindered, lines, rule_panel, step_panel
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.grids import TITLES as GRID_TITLES
@@ -101,7 +101,7 @@ def follow_rule(c: Components, more: More, formula: gr.Markdown, backend: Backen
 
 def follow_step(c: Components, panel: gr.Markdown, backend: Backend) -> None:
     """The equation panel names the path, the equation and the step of the solver that is chosen."""
-    names = ["model", "solver", "variable", "eta"]
+    names = ["model", "solver", "variable", "eta", "grid", "rule"]
 
     def chosen(*values: Any) -> Any:
         try:
@@ -113,15 +113,16 @@ def follow_step(c: Components, panel: gr.Markdown, backend: Backend) -> None:
     gr.on([x.change for x in settings], chosen, settings, panel, **FAST)
 
 
-def default_step(backend: Backend, **values: Any) -> str:
-    """What `follow_step` shows for these values; other settings do not matter for it.
+def default_step(backend: Backend, rule: str = "cfg", **values: Any) -> str:
+    """What `follow_step` shows for a guidance rule and these values; other settings do not matter for it.
 
     Raises:
         PlaygroundError: for values that are impossible, or a solver that the model cannot take.
     """
     made = TextToImage.make(**{"model": next(iter(backend.models))} | values)
     model = backend.model(made.model)
-    return step_panel(made.plan(model.denoiser.schedule).rows[0], model)
+    told = step_panel(made.plan(model.denoiser.schedule).rows[0], model)
+    return f"{told}\n\n{PUTS_BACK}" if RULES[rule].renoises and SOLVERS[made.solver].renoises else told
 
 
 def taken_words(words: Any, example_to: Any, word_to: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from components.media import Media
 from playground.backend import Backend
 from playground.fields import Count
-from playground.guidance import RULES, CFGPlusPlus
+from playground.guidance import RULES, CFGPlusPlus, rest_of
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Generated
 from playground.plan import Plan, Row
@@ -32,6 +32,9 @@ FILM_ROWS = [
     {"name": "x₀ with prompt", "key": "cond", "help": "the picture that c believes in"},
     {"name": "x₀ guided", "key": "guided", "help": "the picture that the solver is sent towards"},
 ]
+
+
+LATE = "That took too long; try again in a moment."
 
 
 def lines(*sentences: str) -> str:
@@ -59,6 +62,8 @@ def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[st
     if still := sum(not any(asked) for asked in needed):
         told.append(f"The velocity is 0 in the first {still} of {total} steps; they cost nothing.")
     if recipe.w == 1 or recipe.rule == "none":
+        if rest_of(row.cond):
+            return ["Every step follows c alone, which is composed of its parts and u."]
         return ["Every step follows c alone: u is not computed."]
     without = [i for i, asked in enumerate(needed) if ("uncond",) in asked]
     if without:  # w = 0
@@ -111,6 +116,9 @@ def display(formula: str) -> str:
     return rf"$$\begin{{gathered}}{formula}\end{{gathered}}$$"
 
 
+PUTS_BACK = r"Where CFG++ acts, the noise that is put back is $u$: it takes the place of $\hat\epsilon$ here."
+
+
 def step_panel(row: Row, model: TextToImageModel) -> str:
     """The path of a model, the equation that a row's solver follows on it, and one step of the solver."""
     field = model.denoiser
@@ -124,7 +132,10 @@ def step_panel(row: Row, model: TextToImageModel) -> str:
     if solver.reverse_sde and noisy:
         told.append(r"The solver follows the reverse SDE ($r$ falls, $\hat\epsilon$ is the guided prediction):")
     else:
-        told.append("The solver follows the flow ODE, whose solutions have the path's distributions at every $t$:")
+        told.append(
+            r"The solver follows the flow ODE along the guided prediction $\hat\epsilon$; at $w = 1$ its solutions "
+            "have the path's distributions at every $t$:"
+        )
     told.append(display(solver.equation))
     if noisy and not solver.reverse_sde:
         told.append("It also adds fresh noise and takes it away again.")

@@ -250,10 +250,12 @@ def film_sheet(views: RunViews, backend: Backend, row: int, above: list[Part]) -
     frames = views_files(views, [column["url"] for column in strip["columns"]])
     frames, strip["tile"], note = fitted(frames, ROOM - ROOM // 4, strip["tile"])
     large = {"pictures": [{"url": picture, "label": ""}], "live": False, "caption": f"seed {single.seed}"}
+    many = len(result.pictures)
+    cost = cost_line(result, model, False) + (f" · for all {many} pictures of the run" if many > 1 else "")
     return Sheet(
         recipe.prompt or "(no prompt)",
         single,
-        [html.unescape(said(single)), cost_line(result, model, False), note],
+        [html.unescape(said(single)), cost, note],
         [Part("", Stage, large), *above, Part("Filmstrip: what every step believed", Filmstrip, strip)],
         files | frames,
     )

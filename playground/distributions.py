@@ -53,7 +53,12 @@ def _energy(distances: Tensor, n: int) -> tuple[float, float]:
 
 
 def verdict(without: float, with_noise: float, level: float) -> str:
-    """What noise does to a distance, in words; differences below what chance gives are none."""
+    """What noise does to a distance, in words.
+
+    Args:
+        without, with_noise: the distances from the right distribution.
+        level: what 95% of draws of the right distribution stay below; a smaller difference is not called one.
+    """
     if abs(with_noise - without) <= level:
-        return "no difference beyond chance"
+        return "no difference to speak of"
     return "noise repairs" if with_noise < without else "noise hurts"

@@ -209,7 +209,11 @@ class Solver:
 
     @property
     def equation(self) -> str:
-        """What ever finer steps follow, in LaTeX: an SDE, or the flow ODE in the solver's variable."""
+        """What the solver approximates, in LaTeX: an SDE, or the flow ODE in its variable.
+
+        Two tend to something else as steps become finer: churn with eta > 0, which adds noise in every step however
+        short it is, and solvers under CFG++.
+        """
         if self.reverse_sde and self.eta > 0:
             return REVERSE_SDE
         return self.variable.formula if self.variables else FLOW_ODE

@@ -46,4 +46,4 @@ def test_equal_laws_stay_below_chance_as_often_as_it_says_and_others_do_not():
 def test_what_noise_does_is_said_only_beyond_chance():
     assert verdict(0.30, 0.10, 0.05) == "noise repairs"
     assert verdict(0.10, 0.30, 0.05) == "noise hurts"
-    assert verdict(0.10, 0.12, 0.05) == "no difference beyond chance"
+    assert verdict(0.10, 0.12, 0.05) == "no difference to speak of"

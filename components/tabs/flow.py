@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,15 +19,16 @@ from components.media import Media
 from components.programs import array, refusals, run_answer
 from components.readouts import LATEX, lines
 from components.saving import save_value
-from components.standalone import Part, Sheet, options
+from components.standalone import ROOM, Part, Sheet, options
 from components.widgets import Plane, Save
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
-from playground.errors import PlaygroundError
+from playground.errors import PlaygroundError, RecipeError
 from playground.grids import TITLES as GRID_TITLES
 from playground.guidance import RULES
+from playground.plane.comparison import PlaneComparison
 from playground.plane.flow import Flow
 from playground.plane.learned import Training
-from playground.plane.metrics import errors_against_nfe
+from playground.plane.metrics import ErrorRow
 from playground.plane.pictures import picture_as_points
 from playground.plane.point import ask_point
 from playground.plane.quality import distance
@@ -125,11 +128,16 @@ PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
 
 COST = """
 Solvers on this target and path, from the same particles: how far each ends from where the exact flow takes it
-(left; solvers that draw noise end elsewhere), and how far the whole cloud is from the distribution (right; the
-dashed line is what as many exact draws give). An error that falls with the square of the evaluations, slope 2, is
-order 2. All steps are spaced evenly in log σ/α here, whatever the time grid. Guidance is off.
+(left; solvers that draw noise end elsewhere), and how far the whole cloud is from the distribution (right; 95%
+of clouds of as many exact draws stay below the dashed line). They run from σ/α = 20 to 0.05, short of clean
+data. An error that falls with the square of the evaluations, slope 2, is order 2. All steps are spaced evenly
+in log σ/α here, whatever the time grid. Guidance is off.
 """
 COMPARE = "Compare solvers"
+COST_BUDGETS = (8, 16, 32, 64, 128)
+PROBLEM = ("dimension", "target", "word", "points", "mixture", "bandwidth")
+COMPARABLE = (*PROBLEM, "source", "path", "label", "eta", "seed")
+"""What decides about errors against cost: the problem, and not how the flow on show solves it."""
 COMPARED = ("euler", "heun", "dpmpp_2m", "rk4", "ancestral")
 
 PATH_TITLES = {
@@ -176,6 +184,12 @@ def refused_choices(recipe: PlaneFlow) -> dict[str, str]:
     return {k: v for k, v in refused.items() if not k.startswith("target/") or "closed form" in v}
 
 
+def comparison_of(recipe: PlaneFlow, solvers: Sequence[str]) -> PlaneComparison:
+    """Solvers on the exact field of a flow's target, path and class."""
+    same = {name: getattr(recipe, name) for name in COMPARABLE}
+    return PlaneComparison.make(**same, solvers=tuple(solvers), budgets=COST_BUDGETS, grid="log_snr")
+
+
 class Pace:
     """How long a flow takes, learned from the last ones, so that the quick runs of a moving hand are quick."""
 
@@ -188,12 +202,14 @@ class Pace:
         return forwards * len(recipe.data().weights)
 
     def learn(self, flow: Flow) -> None:
-        measured = flow.seconds / (self._work(flow.recipe) * flow.recipe.particles)
+        if not (work := self._work(flow.recipe)):  # a rule held every step still
+            return
+        measured = flow.seconds / (work * flow.recipe.particles)
         self.seconds = 0.5 * (self.seconds + measured)
 
     def quick(self, recipe: PlaneFlow) -> PlaneFlow:
         """The same with as many particles as fit into a fifth of a second."""
-        most = int(0.2 / (self.seconds * self._work(recipe)))
+        most = int(0.2 / (self.seconds * max(1, self._work(recipe))))
         return recipe.but(particles=max(150, min(recipe.particles, 1000, most)))
 
 
@@ -263,12 +279,20 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
             files[Media.url("run", f"{name}.bin")] = views.binary(f"{name}.bin")
         except PlaygroundError as problem:
             refused[name] = str(problem)  # the layer is greyed out, and says why
+    film = Media.url("run", "flow.bin")
+    note = ""
+    if (over := sum(map(len, files.values())) - ROOM) > 0:
+        each = 2 * (flow.frames.shape[0] * flow.frames.shape[2] + 1)  # bytes of a particle, see `Flow.to_bytes`
+        kept = max(1, recipe.particles - math.ceil(over / each))
+        few = replace(flow, frames=flow.frames[:, :kept], states=flow.states[:, :kept], labels=flow.labels[:kept])
+        files[film] = few.to_bytes()
+        note = f"To keep the file small it has {kept} of the {recipe.particles} particles."
     target = TARGET_TITLES[recipe.target] if recipe.target != "word" else f"“{recipe.word}”"
     steps = f"{SOLVERS[recipe.solver].title}, {recipe.steps} {'step' if recipe.steps == 1 else 'steps'}"
     return Sheet(
         f"From noise to {target}: {steps}",
         recipe,
-        [cost_line(flow, False), distance_line(flow)],
+        [cost_line(flow, False), distance_line(flow), note],
         [Part("", Plane, value)],
         files,
     )
@@ -592,7 +616,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError:
             return gr.skip()
 
-    explained = ["target", "path", "solver", "eta", "label", "rule", "w", "low", "high", "blur", "field", "loss"]
+    explained = ["target", "source", "path", "solver", "variable", "grid", "eta", "label", "field", "loss"]
+    explained += ["rule", "w", "low", "high", "blur"]
     gr.on(
         [c[n].change for n in (*explained, *PARAMETERS)],
         explain,
@@ -704,26 +729,34 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     upload.upload(uploaded, upload, [c["points"], error, told], **fast)
 
     # --- error against cost ------------------------------------------------------------------------------------
-    def run_comparison(solvers: list[str], *values: Any):
-        done: list[Any] = []
+    def run_comparison(request: gr.Request, solvers: list[str], *values: Any):
+        def charted(rows: list[ErrorRow], button: gr.Button) -> dict[Any, Any]:
+            figures = [errors_against_cost(rows, what) for what in ("error", "marginal")]
+            return {
+                compare: button,
+                halves: gr.Row(visible=True),
+                **dict(zip(costs, figures, strict=True)),
+                error: "",
+            }
+
+        again = gr.Button(COMPARE, interactive=True)
         try:
-            recipe = recipe_of(values).but(field="exact")
             if not solvers:
-                yield {error: lines("Choose at least one solver to compare.")}
-                return
-            pending = errors_against_nfe(recipe, solvers)
-            while (row := backend.compute(lambda: next(pending, None), timeout=120)) is not None:
-                done.append(row)
-                yield {
-                    compare: gr.Button(f"{len(done)} of {5 * len(solvers)} runs", interactive=False),
-                    halves: gr.Row(visible=True),
-                    costs[0]: errors_against_cost(done, "error"),
-                    costs[1]: errors_against_cost(done, "marginal"),
-                    error: "",
-                }
-        except (PlaygroundError, TimeoutError) as problem:
-            yield {error: lines(str(problem) or "That took too long.")}
-        yield {compare: gr.Button(COMPARE, interactive=True)}
+                raise RecipeError("Choose at least one solver to compare.")
+            recipe = comparison_of(recipe_of(values), solvers)
+            for event in backend.run(recipe, request.session_hash or "", f"{PlaneFlow.tab}/compare"):
+                if isinstance(event, Preview):
+                    yield charted(event.value, gr.Button(f"{event.step} of {event.steps} runs", interactive=False))
+                elif isinstance(event, Queued):
+                    yield {compare: gr.Button(f"waiting: {event.ahead} ahead of yours", interactive=False)}
+                elif isinstance(event, Result):
+                    yield charted(event.value.rows, again)
+                elif isinstance(event, Failed):
+                    yield {error: lines(event.text), compare: again}
+                elif isinstance(event, Stopped):
+                    yield {compare: again}
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem)), compare: again}
 
     compare.click(run_comparison, [compared, *controls], [compare, halves, *costs, error], **running)
 

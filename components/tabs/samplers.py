@@ -31,7 +31,7 @@ from components.standalone import ROOM, Part, Sheet, fitted, views_files
 from components.widgets import Filmstrip, Race, Save, Words
 from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
 from playground.distributions import verdict
-from playground.errors import Ended, PlaygroundError, RecipeError
+from playground.errors import Ended, ModelError, PlaygroundError, RecipeError
 from playground.grids import ALIGNED
 from playground.images.cohorts import (
     PROMPTS,
@@ -128,11 +128,14 @@ DISTRIBUTIONS = (
     "distributions are equal, 95% of samples stay below the dashed line (permutation test). With guidance the SDE "
     "has another distribution than the ODE, so a solver that draws noise need not reach the line."
 )
+SHARED = "Seconds are shares of the batched run, by evaluations, until each is timed by itself."
 NOISE = (
-    "Exact and learned field: sliced W₂ to the data. Image model: energy coefficient against converged solutions "
-    "of the ODE. An exact field needs no noise: it costs steps. A learned one errs, and fresh noise lets the next "
-    "steps correct that, if there are enough of them. Under guidance the SDE's pictures have another distribution, "
-    "which this counts as distance, too: take w = 1 to see repair alone."
+    "Exact and learned field: sliced W₂ to exact draws at σ/α = 0.05, where these runs end, on a grid uniform "
+    "in t. Image model: energy coefficient against converged solutions of the ODE, on the grid above. 95% of "
+    "samples of the right distribution stay below a dashed line; a difference smaller than that is not called "
+    "one. An exact field needs no noise: it costs steps. A learned one errs, and fresh noise lets the next "
+    "steps correct that, if there are enough of them. Under guidance the SDE's pictures have another "
+    "distribution, which this counts as distance, too: take w = 1 to see repair alone."
 )
 
 
@@ -353,11 +356,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     """
     default = Comparison(model=next(iter(backend.models)))
     verifiers: dict[str, Verifier | None] = {}
+    damaged: dict[str, str] = {}
 
     def judge(model: str) -> Verifier | None:
-        """The verifier beside a model."""
+        """The verifier beside a model; a damaged one is as none, and the page says so where it would be used."""
         if model not in verifiers:
-            verifiers[model] = backend.compute(lambda: verifier_of(backend.models[model]))
+            try:
+                verifiers[model] = backend.compute(lambda: verifier_of(backend.models[model]))
+            except ModelError as problem:
+                verifiers[model], damaged[model] = None, str(problem)
         return verifiers[model]
 
     shelf = media.shelf(Comparison.tab)
@@ -440,7 +447,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 )
             clock = gr.Button("Time each picture by itself", size="sm", elem_id="samplers-clock")
             clocked = gr.HTML(
-                "<p>Seconds are shares of the batched run, by evaluations, until each is timed by itself.</p>",
+                lines(SHARED),
                 elem_classes="dp-readout",
                 elem_id="samplers-clocked",
             )
@@ -544,6 +551,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 f"{result.seconds:.2f} s for all {len(result.pictures)} pictures"
             ),
             halfway: halfway_value(result, token, schedule),
+            clocked: lines(SHARED),
         }
 
     def measured(token: str, references: dict[Kind, Converged], cost: str, distance: str) -> dict[Any, Any]:
@@ -553,7 +561,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return {}
         result, verifier = kept.result, judge(kept.result.recipe.model) if references else None
         schedule = backend.model(result.recipe.model).denoiser.schedule
-        kept.remeasured(backend.compute(lambda: measure(result, references, verifier)))
+        found = backend.compute(lambda: measure(result, references, verifier))
+        # Somebody may have had them timed while the references ran.
+        kept.remeasured([replace(m, alone=was.alone) for m, was in zip(found, kept.table, strict=True)])
         longest = max(m.cell.budget for m in kept.table)
         rows = [k for k, m in enumerate(kept.table) if m.cell.budget == longest]
         return pictured(token, kept) | {
@@ -607,7 +617,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
 
-    shows = [race, status, save, error, summed, shown, halfway, charts, errors, paths, steps, turns]
+    shows = [race, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
     asking = [axis, what, *controls]
 
     def then_compare(event: Any) -> None:
@@ -748,7 +758,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         there = model in backend.models and judge(model) is not None
         return {
             quality_row: gr.update(visible=there),
-            quality_said: lines(JUDGED if there else UNJUDGED),
+            quality_said: lines(JUDGED if there else damaged.get(model, UNJUDGED)),
             what: gr.update(visible=there, value="error"),
         }
 
@@ -760,7 +770,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             recipe, schedule = chosen(values)
             verifier = judge(recipe.model)
             if verifier is None:
-                raise RecipeError(UNJUDGED)
+                raise RecipeError(damaged.get(recipe.model, UNJUDGED))
             asked = backend.call(lambda model: asked_of(model, verifier), recipe.model)
             if not asked:
                 raise RecipeError("The model does not know enough of the verifier's words to be asked anything.")
@@ -878,10 +888,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 plane_errors: errors_against_cost(found.rows, "error"),
                 plane_marginals: errors_against_cost(found.rows, "marginal"),
                 plane_said: lines(
-                    f"Left: distance from the converged flow of the {FIELDS[kind]}. Right: sliced W₂ to the data; "
-                    "the dashed line is what as many exact draws give. A learned field keeps a distance that no "
-                    "step removes, and fresh noise can repair. Budgets, seed and time grid are those above; the "
-                    "grid is stretched between σ/α = 20 and 0.05, and guidance is off.",
+                    f"Left: median distance from the converged flow of the {FIELDS[kind]}, for solvers that draw "
+                    "no noise. Right: sliced W₂ to exact draws; 95% of clouds of as many exact draws stay below "
+                    "the dashed line. A learned field keeps a distance that no step removes, and fresh noise can "
+                    "repair. "
+                    "Budgets, seed and time grid are those above; the grid is stretched between σ/α = 20 and 0.05, "
+                    "each solver is written in its own variable, and guidance is off.",
                     f"Only on a checkpoint's table: {', '.join(absent)}." if absent else "",
                 ),
             }

@@ -32,7 +32,18 @@ from components.pictures import (
     taken_words,
 )
 from components.programs import pictures_answer, refusals
-from components.readouts import LATEX, cost_line, film, lines, number, rule_panel, said, window_lines, word_list
+from components.readouts import (
+    LATE,
+    LATEX,
+    cost_line,
+    film,
+    lines,
+    number,
+    rule_panel,
+    said,
+    window_lines,
+    word_list,
+)
 from components.saving import save_value
 from components.standalone import Part, Sheet, film_sheet, options
 from components.widgets import Clouds, Compare, Filmstrip, Paint, Save, Stage, Sweep, Words
@@ -758,8 +769,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 told_of.append(MASK_JUDGED if result.realism else MASK_MEASURED)
             figure = gr.Plot(tradeoff_curve(result), visible=True)
             yield {measured: lines(*told_of), curve: figure, faithful: against, error: ""}
-        except PlaygroundError as problem:
-            yield {error: lines(str(problem)), measured: ""}
+        except (PlaygroundError, TimeoutError) as problem:
+            yield {error: lines(str(problem) or LATE), measured: ""}
         # Not in a `finally`: a visitor who leaves closes the generator, which must not yield then.
         yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
 

@@ -101,6 +101,8 @@ class Comparison(TextToImage):
             for budget in sorted(set(self.budgets)):
                 steps = budget if self.equal == "steps" else self._steps_within(solver, budget, schedule)
                 cost = self._cost(solver, steps, schedule) if steps else 0
+                if not cost and self.equal == "nfe":
+                    steps = 0  # all that it would pay for is held still
                 found.append(Cell(solver, budget, steps, cost))
         return found
 
@@ -114,13 +116,17 @@ class Comparison(TextToImage):
 
     def seen_before(self, solver: str, step: int, steps: int, schedule: Schedule) -> int:
         """How many entries of `Seen` a run of so many steps has before it takes the one after `step` of them."""
-        return sum(map(len, self._cell_row(solver, steps, schedule).queries(schedule)[:step]))
+        row = self._cell_row(solver, steps, schedule)
+        return sum(bool(row.guidance.branches(t, i)) for i, q in enumerate(row.queries(schedule)[:step]) for t in q)
 
     def _steps_within(self, solver: str, budget: int, schedule: Schedule) -> int:
         """The most steps that a budget of evaluations pays for."""
         low = SOLVERS[solver].minimum_steps
-        for steps in range(budget, low - 1, -1):
+        for steps in range(max(budget, low), low - 1, -1):
             if self._cost(solver, steps, schedule) <= budget:
+                # Those that a rule holds still in cost nothing.
+                while self._cost(solver, steps + 1, schedule) <= budget:
+                    steps += 1
                 return steps
         return 0
 
@@ -148,8 +154,14 @@ class Comparison(TextToImage):
         """This comparison of the solvers that can run here.
 
         Raises:
-            RecipeError: when none of them can, with the first one's reason.
+            RecipeError: when none of them can, with the first one's reason, or when there is nothing to compare
+                them with.
         """
+        if RULES[self.rule].renoises:
+            raise RecipeError(
+                f"{RULES[self.rule].title} guides less the finer the steps are, so that its solvers have no common "
+                "solution to come closer to: take another rule."
+            )
         refused = self.refused(schedule)
         able = tuple(s for s in self.solvers if s not in refused)
         if not able:
@@ -159,9 +171,15 @@ class Comparison(TextToImage):
     def plan(self, schedule: Schedule) -> Plan:
         if RULES[self.rule].weak:
             raise RecipeError("Solvers are compared without autoguidance: take another rule.")
+        self.possible(schedule)
         cells = [c for c in self.cells(schedule) if c.steps]
         if not cells:
             raise RecipeError("No solver can take a single step within these budgets.")
+        if idle := [c for c in cells if not c.evaluations]:
+            raise RecipeError(
+                f"{RULES[self.rule].title} holds all of {_number(idle[0].steps, 'step')} still and would show "
+                "noise: take more steps."
+            )
         count = len(cells) * self.pictures
         if count > MOST_PICTURES or len(cells) > MOST_CELLS:
             raise RecipeError(
@@ -348,8 +366,9 @@ def walk(
 
 
 def _note(answer: Answer, seen: Sequence[Seen], last: dict[int, Prediction]) -> None:
+    asked = {k for positions, _ in answer.branches.values() for k in positions}
     for k, row in enumerate(answer.rows):
-        if row >= len(seen):
+        if row >= len(seen) or k not in asked:  # where a rule holds still, nothing is seen
             continue
         now, own = answer.guided.take(slice(k, k + 1)), seen[row]
         own.t.append(float(now.t))

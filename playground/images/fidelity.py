@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from playground.errors import RecipeError
-from playground.guidance import Composed
+from playground.guidance import RULES, Composed
 from playground.images.tradeoff import fitted
 from playground.images.verifier import Features, Labels, Verifier
 from playground.recipes import TextToImage
@@ -71,7 +71,7 @@ def named(recipe: TextToImage, labels: Labels) -> Named:
     """
     condition = recipe.condition()
     parts = condition.parts if isinstance(condition, Composed) else ((condition, 1.0),)
-    things: dict[int, int | None] = {}
+    things: list[tuple[int, int | None]] = []
     place = None
     for text, weight in parts:
         colour = None
@@ -80,7 +80,8 @@ def named(recipe: TextToImage, labels: Labels) -> Named:
             if word in labels.colours:
                 colour = 1 + labels.colours.index(word)
             elif word in labels.nouns:
-                things[labels.nouns.index(word)] = colour
+                if (thing := (labels.nouns.index(word), colour)) not in things:
+                    things.append(thing)
                 colour = None
             elif word in labels.backgrounds:
                 place = labels.backgrounds.index(word)
@@ -90,11 +91,20 @@ def named(recipe: TextToImage, labels: Labels) -> Named:
             "The prompt names no thing and no place that the scene verifier knows, so that fidelity cannot be "
             "measured."
         )
-    return Named(tuple(things.items()), place)
+    return Named(tuple(things), place)
 
 
 def parts(recipe: TextToImage, seeds: int = SEEDS) -> list[TextToImage]:
-    """The sweeps over `SCALES` whose pictures are measured, one for each seed."""
+    """The sweeps over `SCALES` whose pictures are measured, one for each seed.
+
+    Raises:
+        RecipeError: for a rule that does not follow w.
+    """
+    if recipe.rule in ("none", "cfgpp"):
+        raise RecipeError(
+            f"Fidelity and diversity are measured over w, which {RULES[recipe.rule].title!r} does not follow: take "
+            "another guidance rule."
+        )
     alone = recipe.but(sweep=SCALES, across="none", values=(), pictures=1)
     return [alone.but(seed=(recipe.seed + i) % 2**31) for i in range(seeds)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,20 +32,35 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 64, seed: int = 
     (Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters".) On the line it is the distance itself.
     Clouds of unequal size are compared at the quantiles of the smaller one.
     """
-    x, y = x.double(), y.double()
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(projections if x.shape[1] > 1 else 1, x.shape[1], generator=generator).double()
-    directions /= directions.norm(dim=1, keepdim=True)
-    a, b = ((directions @ v.T).sort().values for v in (x, y))
-    if len(x) != len(y):
-        size = min(len(x), len(y))
-        at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-        a, b = (_quantiles(v, at) for v in (a, b))
+    size = min(len(x), len(y))
+    a, b = (_slices(v, size, projections, seed) for v in (x, y))
     return float((a - b).square().mean().sqrt())
 
 
-def _quantiles(values: Tensor, at: Tensor) -> Tensor:
-    """Values [P, N], sorted, at shares [M] of them: [P, M]."""
+def chance_distance(draw: Callable[[int], Tensor], truth: Tensor, share: float = 0.95, clouds: int = 40) -> float:
+    """What `sliced_wasserstein` to `truth` stays below, in this share of cases, for draws of the same law.
+
+    Args:
+        draw: (number of the cloud) -> a cloud [N, D] of the law, N at most the size of `truth`.
+    """
+    seen = [draw(k) for k in range(clouds)]
+    known = _slices(truth, len(seen[0]))
+    distances = [float((_slices(x, len(x)) - known).square().mean().sqrt()) for x in seen]
+    return float(torch.tensor(distances, dtype=torch.float64).quantile(share))
+
+
+def _slices(x: Tensor, size: int, projections: int = 64, seed: int = 0) -> Tensor:
+    """A cloud [N, D] projected on random directions, and its `size` quantiles there: [P, size]."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(projections if x.shape[1] > 1 else 1, x.shape[1], generator=generator).double()
+    directions /= directions.norm(dim=1, keepdim=True)
+    values = (directions @ x.double().T).sort().values
+    return values if len(x) == size else _quantiles(values, size)
+
+
+def _quantiles(values: Tensor, size: int) -> Tensor:
+    """Values [P, N], sorted, at the middles of `size` equal shares of them: [P, size]."""
+    at = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     last = values.shape[1] - 1
     place = (at * (last + 1) - 0.5).clamp(0, last)
     low = place.floor().long().clamp(max=max(last - 1, 0))
@@ -62,7 +77,7 @@ class ErrorRow:
             noise, which end elsewhere. (The few particles between two modes, which fall to the other one, would
             rule the mean.)
         marginal: sliced Wasserstein distance of the particles from exact draws of the end's marginal.
-        floor: the same of as many exact draws, below which it means nothing.
+        floor: what 95% of clouds of as many exact draws stay below.
         eta: how much noise a stochastic solver drew.
         budget: what it was given.
     """
@@ -145,7 +160,7 @@ def errors_against_nfe(
     x = marginal(start, recipe.seed)
     exact, _ = transported(field, x, start, end, 1e-10, recipe.label)
     truth = marginal(end, recipe.seed + 1, 20 * particles)
-    floor = sliced_wasserstein(marginal(end, recipe.seed + 2), truth)
+    floor = chance_distance(lambda k: marginal(end, recipe.seed + 2 + k), truth)
     cloud = Cloud(field, particles)
     label = None if recipe.label < 0 else recipe.label
     for budget in sorted(budgets):

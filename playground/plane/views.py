@@ -156,7 +156,7 @@ class FlowViews:
         recipe.check()
         schedule = recipe.schedule()
         evaluations = recipe.plan(schedule).cost(schedule).sample_forwards
-        affordable = int(LIVE_WORK / (evaluations * len(recipe.data().weights)))
+        affordable = int(LIVE_WORK / (max(1, evaluations) * len(recipe.data().weights)))
         particles = max(PARTICLES[0], min(recipe.particles, LIVE_PARTICLES, affordable))
         quick = recipe.but(particles=particles)
         return self._on_device(lambda: flow(quick, frames=LIVE_FRAMES).to_bytes())

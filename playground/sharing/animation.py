@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from playground.errors import RecipeError
+from playground.guidance import RULES
 from playground.plane.density import BOX
 from playground.plane.packing import unpack
 from playground.plane.views import FlowViews
@@ -24,6 +26,7 @@ HOLD = 2000
 FRAMES = 40
 """Of a flow."""
 FILM = ("x_t", "x0 without prompt", "x0 with prompt", "x0 guided")
+WEAK_FILM = ("x_t", "x0 of the weak model", *FILM[2:])
 
 
 def to_gif(frames: Sequence[Image.Image], milliseconds: int, recipe: Recipe) -> bytes:
@@ -48,7 +51,7 @@ def flow_gif(views: FlowViews, size: int = 420) -> bytes:
         for k in chosen:
             t = float(flow.times[k])
             nearest = int(np.abs(np.array(header["times"]) - t).argmin())
-            frames.append(_cloud(views, k, shade((arrays["density"][nearest] / 255.0) ** 2, size)))
+            frames.append(_cloud(views, k, shade((arrays["density"][nearest][::-1] / 255.0) ** 2, size)))
     for k, frame in zip(chosen, frames, strict=True):
         t = float(flow.times[k])
         ImageDraw.Draw(frame).text((8, 6), f"t = {t:.2f}", fill="black", font=ImageFont.load_default(14))
@@ -80,9 +83,12 @@ def film_gif(views: RunViews, row: int = 0) -> bytes:
             tiles = [_tiles(views, r, step)[3] for r in range(len(result.pictures))]
             names = views.result.recipe.prompts()
         else:
-            tiles, names = _tiles(views, row, step), list(FILM)
+            tiles = _tiles(views, row, step)
+            names = list(WEAK_FILM if RULES[result.recipe.rule].weak else FILM)
         said = f"step {step + 1} of {len(result.trace)}, t = {float(t):.3f}"
         frames.append(_sheet([tile.resize((side, side)) for tile in tiles], names, said))
+    if not frames:
+        raise RecipeError("This run took no step (t₀ = 0): there is no film of it.")
     return to_gif(frames, max(80, min(400, 4000 // len(frames))), views.single(row))
 
 

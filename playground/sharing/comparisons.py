@@ -119,7 +119,7 @@ class NoiseViews:
 
     Args:
         curves: by field, by budget: (eta, distance).
-        levels: by field, what chance alone gives.
+        levels: by field, what 95% of samples of the right distribution stay below.
         cohorts: the pictures, by place of the amount and budget.
     """
 
@@ -132,7 +132,8 @@ class NoiseViews:
         cohorts: dict[tuple[int, int], Drawn],
     ):
         self.curves, self.levels = curves, levels
-        self.sheets = {key: drawn.pictures[: self.SHOWN] for key, drawn in cohorts.items()}
+        # Copies: a part of a tensor would keep the whole.
+        self.sheets = {key: drawn.pictures[: self.SHOWN].clone() for key, drawn in cohorts.items()}
 
     @property
     def nbytes(self) -> int:

@@ -100,13 +100,17 @@ def _attention(views: PromptViews) -> Arrays:
 def comparison_arrays(views: ComparisonViews) -> Arrays:
     """The table of the measurements, the ends, and what every evaluation saw."""
     result, table = views.result, views.table
+
+    def by_seed(values: Any) -> Any:
+        return values.reshape(-1, len(table), *values.shape[1:])
+
     arrays: dict[str, tuple[Any, str]] = {
         "solver": ([m.cell.solver for m in table], "of each row"),
         "steps": ([m.cell.steps for m in table], "of each row"),
         "evaluations": ([m.cell.evaluations for m in table], "model calls (NFE) of each row"),
         "error": ([m.error for m in table], "relative L2 distance of the latents from the converged solution"),
-        "pictures": (to_uint8(result.pictures), "finished pictures [row, y, x, RGB]"),
-        "latents": (result.latents, "where sampling ended [row, channel, y, x]"),
+        "pictures": (by_seed(to_uint8(result.pictures)), "finished pictures [seed, row, y, x, RGB]"),
+        "latents": (by_seed(result.latents), "where sampling ended [seed, row, channel, y, x]"),
     }
     for k, seen in enumerate(result.seen):
         arrays[f"t_{k}"] = np.array(seen.t), f"times of the evaluations of row {k}"

@@ -25,6 +25,7 @@ def test_without_a_verifier_the_page_says_why_not(visit):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_curve_grows_seed_by_seed_can_be_stopped_and_is_kept(visit, tmp_path):
     folder = tmp_path / "seeing"
     folder.mkdir()

@@ -94,7 +94,7 @@ def test_the_plane_has_the_same_solvers(visit):
     page = visit(wait=False, **SMALL).page
     expect(page.locator("#samplers-race .cell")).to_have_count(4)
     page.locator("#samplers-plane-go").click()
-    expect(page.locator("#samplers-plane-said")).to_contain_text("Left: distance", timeout=240_000)
+    expect(page.locator("#samplers-plane-said")).to_contain_text("Left: median distance", timeout=240_000)
     expect(page.locator("#samplers-plane-errors .plot-container")).to_be_visible()
 
 

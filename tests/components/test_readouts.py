@@ -36,6 +36,9 @@ def test_a_step_that_asks_twice_may_be_in_the_window_with_one_of_them():
 
 def test_where_one_branch_is_enough_it_is_named():
     assert told(w=1) == ["Every step follows c alone: u is not computed."]
+    assert told(w=1, prompt="a cat AND a dog") == [
+        "Every step follows c alone, which is composed of its parts and u."
+    ]
     assert told(w=4, rule="none") == ["Every step follows c alone: u is not computed."]
     assert told(w=0) == ["Every step follows u alone: c is not computed."]
     assert told(w=0, low=0.25, high=0.75) == ["Steps 4 to 8 of 10 follow u alone, the others c alone."]

@@ -94,6 +94,13 @@ def test_a_file_carries_its_experiment_and_renders_it_again(saved, backend, reci
     assert from_file(again.read_bytes())[0] == recipe
 
 
+def test_a_film_of_many_particles_is_made_to_fit_and_says_so(saved):
+    large = PlaneFlow(target="three", label=0, particles=5000, frames=100, steps=4)
+    content = saved(large)
+    assert len(content) < LIMIT and "of the 5000 particles" in content.decode()
+    assert from_file(content)[0] == large
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_flow_plays_and_is_scrubbed_offline(opened, dark):

@@ -362,18 +362,49 @@ def test_a_cell_counts_the_evaluations_that_are_made(rule, model):
         result = compare(Comparison(solvers=(solver,), budgets=(6,), rule=rule, w=3), model)
         (cell,) = result.run_cells
         assert cell.evaluations == result.count.evaluations <= 6
+        # What is seen are the evaluations that are made: a step that is held still shows nothing.
+        assert len(result.seen[0].t) == cell.evaluations == len(result.seen[0].turned) + 1
 
 
-def test_who_cannot_take_part_is_left_out(model):
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("still", [0, 1, 3])
+def test_a_budget_pays_for_the_most_steps_of_which_some_are_free(solver, still, model):
+    schedule, budget = model.denoiser.schedule, 6
+    recipe = Comparison(solvers=(solver,), budgets=(budget,), rule="zero_star", w=3, zero_star_still=still)
+
+    def cost(steps: int) -> int:
+        (cell,) = recipe.but(equal="steps", budgets=(steps,)).cells(schedule)
+        return cell.evaluations
+
+    (cell,) = recipe.cells(schedule)
+    assert cost(cell.steps) == cell.evaluations <= budget < cost(cell.steps + 1)
+
+
+def test_a_run_that_would_ask_nothing_is_refused(model):
     schedule = model.denoiser.schedule
-    recipe = Comparison(solvers=("ddim", "heun"), rule="cfgpp")
-    refused = recipe.refused(schedule)
-    assert "heun" in refused and "ddim" not in refused
-    assert recipe.possible(schedule).solvers == ("ddim",)
+    still = {"rule": "zero_star", "w": 3.0, "zero_star_still": 6}
+    with pytest.raises(RecipeError, match="take more steps"):
+        Comparison(solvers=("ddim",), budgets=(4, 8), equal="steps", **still).plan(schedule)
+
+
+def test_who_cannot_take_part_is_left_out(model, models):
+    schedule = model.denoiser.schedule
+    recipe = Comparison(solvers=("ddim", "diffusers:pndm"))
+    flow = models["flow"].denoiser.schedule
+    assert recipe.possible(schedule) == recipe
+    assert recipe.possible(flow).solvers == ("ddim",)
     with pytest.raises(RecipeError):
-        recipe.but(solvers=("heun",)).possible(schedule)
+        recipe.but(solvers=("diffusers:pndm",)).possible(flow)
     with pytest.raises(RecipeError, match="without autoguidance"):
         Comparison(rule="auto").plan(schedule)
+
+
+def test_a_rule_without_a_solution_to_come_closer_to_is_refused(model):
+    """CFG++ is CFG with w = lambda/(1 - exp(-h)), so it changes with the length h of the steps."""
+    schedule = model.denoiser.schedule
+    for ask in (Comparison.plan, Comparison.possible):
+        with pytest.raises(RecipeError, match="no common solution"):
+            ask(Comparison(rule="cfgpp", solvers=("ddim",)), schedule)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ LABELS = Labels(
         ("three boxes", [("box", None)], None),
         ("a glass", [("glass", None)], None),
         ("a red unicorn in the grass", [], "grass"),
+        ("a red cat and a blue cat", [("cat", "red"), ("cat", "blue")], None),
+        ("a cat and a cat", [("cat", None)], None),
         ("a cat AND a beach AND NOT a box", [("cat", None)], "beach"),
     ],
 )
@@ -45,6 +47,12 @@ def test_what_a_prompt_names(prompt, things, place):
 def test_a_prompt_of_which_nothing_is_known_is_refused(prompt):
     with pytest.raises(RecipeError, match="names no thing"):
         named(TextToImage(prompt=prompt), LABELS)
+
+
+@pytest.mark.parametrize("rule", ["none", "cfgpp"])
+def test_a_rule_that_does_not_follow_w_is_not_measured_over_it(rule):
+    with pytest.raises(RecipeError, match="does not follow"):
+        parts(TextToImage(prompt="a cat", rule=rule))
 
 
 def small_verifier() -> Verifier:

@@ -16,6 +16,7 @@ from playground.plane import (
 )
 from playground.plane.metrics import (
     CHART_RATIOS,
+    chance_distance,
     chart_times,
     errors_against_nfe,
     path_curves,
@@ -46,6 +47,14 @@ def test_sliced_wasserstein_of_a_shift_is_known():
     line = normal(500, dim=1)
     assert sliced_wasserstein(line, line + 2) == pytest.approx(2, rel=1e-5)
     assert sliced_wasserstein(line, 3 * normal(40_000, 1, 1)) == pytest.approx(2, rel=0.1)
+
+
+def test_equal_laws_stay_below_chance_as_often_as_it_says():
+    truth = normal(4000)
+    level = chance_distance(lambda k: normal(200, 1 + k), truth)
+    beyond = sum(sliced_wasserstein(normal(200, 1000 + k), truth) > level for k in range(100))
+    assert beyond <= 15  # 5 are expected; the level itself is known from 40 clouds
+    assert sliced_wasserstein(normal(200, 5) + 1, truth) > 2 * level
 
 
 def test_fitted_slope_reads_a_power_law_and_leaves_rounding_out():

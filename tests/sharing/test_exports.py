@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 
 from playground.__main__ import render
+from playground.errors import RecipeError
 from playground.images.comparison import Comparison, measure
 from playground.images.guides import content_name
 from playground.images.models import load_model
 from playground.images.prompt_to_prompt import PromptToPrompt
 from playground.images.sdedit import SDEdit
 from playground.plane import PlaneFlow, density
+from playground.plane.targets import encode_mixture
 from playground.plane.views import FlowViews
 from playground.recipes import TextToImage
 from playground.sharing.comparisons import ComparisonViews
@@ -87,6 +89,33 @@ def test_a_film_has_a_frame_for_every_step_and_opens_again(views, recipe):
         expected = len(views(recipe).result.trace)
     assert len(frames) == expected
     assert all(np.abs(a - b).max() > 40 for a, b in pairwise(frames))
+
+
+def test_a_film_shows_the_density_where_the_particles_end(views):
+    """Of a target above and to the left of the middle: a map that stood upside down would be beside it."""
+    target = encode_mixture([(-1.2, 1.0, 0.3, 0.3, 0, 1, 0)])
+    off = PlaneFlow(target="mixture", mixture=target, particles=100, steps=6, frames=16)
+    with Image.open(io.BytesIO(export(views(off), "gif"))) as film:
+        film.seek(film.n_frames - 1)
+        last = np.array(film.convert("RGB")).astype(int)
+    size = last.shape[0]
+    tint = (255 - last).sum(-1)[30:]  # without the line that tells the time
+    y, x = ((tint * grid).sum() / tint.sum() for grid in np.mgrid[30:size, :size])
+    assert x / size * 6 - 3 == pytest.approx(-1.2, abs=0.3) and 3 - y / size * 6 == pytest.approx(1.0, abs=0.3)
+
+
+def test_there_is_no_film_of_a_run_without_steps(views):
+    with pytest.raises(RecipeError, match="no step"):
+        export(views(STROKES.but(t0=0.0)), "gif")
+
+
+def test_arrays_of_several_seeds_say_whose_they_are(views):
+    made = views(RACE.but(pictures=2, solvers=("ddim",)))
+    found = arrays(export(made, "npz"))
+    assert found["pictures"].shape[:2] == found["latents"].shape[:2] == (2, 2) and len(found["solver"]) == 2
+    assert np.array_equal(
+        found["latents"][1, 0], made.result.latents[2].numpy()
+    )  # of seed 1: after the 2 of seed 0
 
 
 def test_arrays_of_a_flow_are_the_run_itself(views):
