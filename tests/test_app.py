@@ -180,6 +180,7 @@ def test_a_server_that_is_ended_takes_visitors_files_with_it(tmp_path):
     assert not list(tmp_path.glob("diffusion-playground-*")) and "Traceback" not in server.printed
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -135,6 +135,7 @@ def test_a_table_over_steps_is_made_of_pictures_with_these_steps(visit):
     assert abs(alone - among).max() <= 2
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_guidance_vector_are_drawn(visit):
     tab = visit(steps=3)
     expect(tab.page.locator("#t2i-parts .js-plotly-plot")).to_be_visible()
@@ -149,6 +150,7 @@ def test_a_link_brings_its_own_sweep(visit):
     assert tab.sweep.nth(5).inner_text() == "w = 5 · end = 0.5"
 
 
+@pytest.mark.slow
 def test_a_link_names_the_second_axis(visit):
     tab = visit(steps=2, rule="rescale", across="rescale_phi")
     expect(tab.sweep).to_have_count(20)

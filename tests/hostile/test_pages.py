@@ -62,6 +62,7 @@ def test_script_in_a_tabs_name_is_text(visit):
     nothing_ran(tab.page, [])
 
 
+@pytest.mark.slow
 def test_script_in_a_file_is_text(visit):
     """A picture whose record was written by somebody else."""
     record = {"tab": "text-to-image", "v": NASTY, "prompt": NASTY, "steps": 1, "model": NASTY, NASTY: NASTY}
