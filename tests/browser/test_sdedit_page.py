@@ -19,6 +19,7 @@ from playwright.sync_api import Locator, Page, expect
 from serving import ask
 from visiting import Tab, until, wait_up_to
 
+from components.tabs.sdedit import strength_in
 from playground.images.examples import EXAMPLES
 from playground.images.guides import prepare
 from playground.images.models import ASSETS, BUNDLED, load_model
@@ -394,14 +395,17 @@ def test_strengths_of_other_programs(edit, schedule):
     expect(told).to_contain_text("ComfyUI with denoise 0.59 and 12 steps runs the same 12 steps")
     number = tab.page.locator("#sdedit-strength input")
     expect(number).to_have_value("0.62")
+    now = SDEdit(steps=20)
     for program, strength in (("ComfyUI", 0.5), ("AUTOMATIC1111", 0.3), ("diffusers", 0.58)):
         tab.page.locator("#sdedit-program").get_by_text(program, exact=True).click()
+        expect(number).to_have_value(f"{strength_in(program, now, schedule):g}")  # the same level in its words
         number.fill(str(strength))
         number.press("Enter")
         t0 = level_of(program, strength, 20, "trailing", schedule)
         made = until(lambda t0=t0: abs(tab.recipe()["t0"] - t0) < 1e-6 and tab.recipe(), f"{program} {strength}")
         assert made["steps"] == 20
         expect(number).to_have_value(str(strength))
+        now = now.but(t0=t0)
     tab.set("t0", 0.27)
     expect(number).to_have_value("0.28")
     expect(told).to_contain_text(
