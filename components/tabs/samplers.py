@@ -166,7 +166,8 @@ def refused_lines(refused: dict[str, str]) -> str:
     """Those that cannot, and why; solvers with one reason share a line."""
     reasons: dict[str, list[str]] = {}
     for name, why in refused.items():
-        reasons.setdefault(why.replace(SOLVERS[name].title, "It"), []).append(SOLVERS[name].title)
+        reason = why.replace(SOLVERS[name].title, "it")
+        reasons.setdefault(reason[:1].upper() + reason[1:], []).append(SOLVERS[name].title)
     return lines(*(f"✕ {', '.join(names)}: {why}" for why, names in reasons.items()))
 
 

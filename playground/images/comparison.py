@@ -159,7 +159,7 @@ class Comparison(TextToImage):
         """
         if RULES[self.rule].renoises:
             raise RecipeError(
-                f"{RULES[self.rule].title} guides less the finer the steps are, so that its solvers have no common "
+                f"{RULES[self.rule].title} guides the more the finer the steps are, so that its solvers have no common "
                 "solution to come closer to: take another rule."
             )
         refused = self.refused(schedule)
