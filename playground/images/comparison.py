@@ -159,8 +159,8 @@ class Comparison(TextToImage):
         """
         if RULES[self.rule].renoises:
             raise RecipeError(
-                f"{RULES[self.rule].title} guides the more the finer the steps are, so that its solvers have no common "
-                "solution to come closer to: take another rule."
+                f"{RULES[self.rule].title} guides the more the finer the steps are, so that its solvers have no "
+                "common solution to come closer to: take another rule."
             )
         refused = self.refused(schedule)
         able = tuple(s for s in self.solvers if s not in refused)
