@@ -157,21 +157,26 @@ class Comparison(TextToImage):
             RecipeError: when none of them can, with the first one's reason, or when there is nothing to compare
                 them with.
         """
-        if RULES[self.rule].renoises:
-            raise RecipeError(
-                f"{RULES[self.rule].title} guides the more the finer the steps are, so that its solvers have no "
-                "common solution to come closer to: take another rule."
-            )
+        self._check_rule()
         refused = self.refused(schedule)
         able = tuple(s for s in self.solvers if s not in refused)
         if not able:
             raise RecipeError(refused[self.solvers[0]])
         return self if able == self.solvers else self.but(solvers=able)
 
-    def plan(self, schedule: Schedule) -> Plan:
-        if RULES[self.rule].weak:
+    def _check_rule(self) -> None:
+        """Raises RecipeError for a guidance rule under which solvers cannot be compared."""
+        rule = RULES[self.rule]
+        if rule.weak:
             raise RecipeError("Solvers are compared without autoguidance: take another rule.")
-        self.possible(schedule)
+        if rule.renoises:
+            raise RecipeError(
+                f"{rule.title} guides the more the finer the steps are, so that its solvers have no common "
+                "solution to come closer to: take another rule."
+            )
+
+    def plan(self, schedule: Schedule) -> Plan:
+        self._check_rule()
         cells = [c for c in self.cells(schedule) if c.steps]
         if not cells:
             raise RecipeError("No solver can take a single step within these budgets.")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from playground.errors import RecipeError
-from playground.guidance import RULES, Composed
+from playground.guidance import RULES, Composed, Guidance
 from playground.images.tradeoff import fitted
 from playground.images.verifier import Features, Labels, Verifier
 from playground.recipes import TextToImage
@@ -100,10 +100,11 @@ def parts(recipe: TextToImage, seeds: int = SEEDS) -> list[TextToImage]:
     Raises:
         RecipeError: for a rule that does not follow w.
     """
-    if recipe.rule in ("none", "cfgpp"):
+    rule = RULES[recipe.rule]
+    if rule is Guidance or rule.renoises:
         raise RecipeError(
-            f"Fidelity and diversity are measured over w, which {RULES[recipe.rule].title!r} does not follow: take "
-            "another guidance rule."
+            f"Fidelity and diversity are measured over w, which {rule.title!r} does not follow: take another "
+            "guidance rule."
         )
     alone = recipe.but(sweep=SCALES, across="none", values=(), pictures=1)
     return [alone.but(seed=(recipe.seed + i) % 2**31) for i in range(seeds)]
