@@ -38,7 +38,8 @@ def test_the_curve_grows_seed_by_seed_can_be_stopped_and_is_kept(visit, tmp_path
     Verifier(labels, (8, 8, 16, 16), 12).save(folder / "verifier")
     other = Server(tmp_path / "log.txt", "--model", str(folder))
     try:
-        page = visit(at=other.url, steps=1, model="seeing").page
+        # Twenty steps for each picture, so that the measurement cannot be over before "Stop" is pressed.
+        page = visit(at=other.url, steps=20, model="seeing").page
         measured = page.locator("#text-to-image-measured .prose")
         button = page.locator("#text-to-image-measure")
         wait_up_to(300)
@@ -47,6 +48,10 @@ def test_the_curve_grows_seed_by_seed_can_be_stopped_and_is_kept(visit, tmp_path
         page.locator("#text-to-image-measure-stop").click()
         expect(button).to_be_enabled()
         expect(measured).to_contain_text("stopped there")
+        page.close()
+        page = visit(at=other.url, steps=1, model="seeing").page
+        measured = page.locator("#text-to-image-measured .prose")
+        button = page.locator("#text-to-image-measure")
         button.click()
         until(lambda: page.wait_for_timeout(200) or "16 seeds. Looked" in measured.inner_text(), "no curve came")
         chart = page.locator("#text-to-image-fidelity-over-w .js-plotly-plot")
