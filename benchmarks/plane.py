@@ -2,6 +2,8 @@
 
     python -m benchmarks.plane
 
+learned_s       the default network learns two moons; learned_w2_ratio: how far 2,000 particles that it moves (32 Heun steps)
+                end from the data, over how far exact draws are from other exact draws
 exact_ms        2,000 particles, 64 Heun steps, a mixture of 64 turned Gaussians: `flow`, median
 live_ms         a Gaussian of eight is dragged by a step, in Debian's chromium on the real page: until the new
                 particles (1,000) are drawn, median
@@ -25,6 +27,7 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.common import a_backend, report
 from components.page import launch
 from playground.plane import PlaneFlow, flow
+from playground.plane.quality import distance
 from playground.plane.targets import encode_mixture
 
 CHROMIUM = {"executable_path": "/usr/bin/chromium", "args": ["--no-sandbox", "--disable-gpu"]}
@@ -50,6 +53,13 @@ def exact_ms(rounds: int = 15) -> float:
         flow(recipe.but(seed=seed))
         seconds.append(time.perf_counter() - began)
     return 1000 * statistics.median(seconds[1:])
+
+
+def learned() -> dict[str, float]:
+    trained = flow(PlaneFlow(target="moons", field="learned", solver="heun", steps=32, particles=2000))
+    assert trained.trained is not None
+    apart, floor = distance(trained)
+    return {"learned_s": round(trained.trained, 1), "learned_w2_ratio": round(apart / floor, 2)}
 
 
 def opened(page: Page, url: str, recipe: PlaneFlow) -> None:
@@ -165,12 +175,12 @@ def free_port() -> int:
 
 
 def main() -> None:
-    exact = round(exact_ms(), 1)
+    exact, moons = round(exact_ms(), 1), learned()
     with a_backend() as backend:
         page, url = launch(backend, port=free_port(), wait=False, quiet=True)
         figures = on_the_page(url)
         page.close()
-    report(exact_ms=exact, **figures)
+    report(exact_ms=exact, **figures, **moons)
 
 
 if __name__ == "__main__":

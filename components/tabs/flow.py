@@ -67,7 +67,7 @@ GUIDED = {"layers": ["particles", "trajectories", "contours"], "at": 1.0}
 Preset = tuple[dict[str, Any], dict[str, Any]]
 PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
     "Truncation error": (
-        "Few steps cut corners: the orange polygons leave the exact curves, which are dark. More steps help, a "
+        "Few steps cut corners: the orange polygons leave the exact curves. More steps help, a "
         "higher order more.",
         {
             "Euler, 4 steps": ({"target": "pair", "solver": "euler", "steps": 4}, POLYGONS),

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from playground.devices import threads_for
 from playground.fields import Condition, Field, Kind, rows
 from playground.plane.mixtures import ExactField, Mixture, uniform_from_normal
 from playground.plane.recipe import PlaneFlow
@@ -51,6 +52,7 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, classes: int, width: int, depth: int):
         super().__init__()
+        self.width = width
         places = dim * (1 + 2 * len(self.FREQUENCIES))
         sizes = [places + 1 + 2 * self.HARMONICS + classes + 1] + [width] * depth
         layers: list[nn.Module] = []
@@ -102,7 +104,8 @@ class MLPField(Field):
         return self.network(x.float() / rows(size, x.float()), angle, indicators).to(x)
 
     def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        out = self.output(x, t, condition.get("label", torch.full((len(x),), -1)))
+        with threads_for(len(x) * self.network.width):
+            out = self.output(x, t, condition.get("label", torch.full((len(x),), -1)))
         if self.loss == "flow":
             return out * rows(velocity_size(self.schedule, t), x)
         return -rows(self.schedule.sigma(t), x) * out if self.loss == "score" else out
@@ -261,33 +264,34 @@ def train(recipe: PlaneFlow, start: Training | None = None) -> Iterator[Training
 
     while step < recipe.train_steps:
         began = time.perf_counter()
-        # Drawn by block, so that an update sees the same pairs wherever training was stopped before.
-        block = step // EVERY
-        pairs = batch(recipe, mixture, schedule, EVERY * recipe.batch, _draws(recipe, f"block {block}"))
-        trained = learned(network, step)
-        for i in range(step % EVERY, min(EVERY, recipe.train_steps - block * EVERY)):
-            part = pairs.take(slice(i * recipe.batch, (i + 1) * recipe.batch))
-            with torch.enable_grad():
-                loss = losses(recipe, trained, part, trained.output(part.x, part.t, part.labels)).mean()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-            step += 1
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, step / 50, math.sqrt(SLOWER_AFTER / step))
-            optimizer.step()
+        with threads_for(recipe.batch * recipe.width):
+            # Drawn by block, so that an update sees the same pairs wherever training was stopped before.
+            block = step // EVERY
+            pairs = batch(recipe, mixture, schedule, EVERY * recipe.batch, _draws(recipe, f"block {block}"))
+            trained = learned(network, step)
+            for i in range(step % EVERY, min(EVERY, recipe.train_steps - block * EVERY)):
+                part = pairs.take(slice(i * recipe.batch, (i + 1) * recipe.batch))
+                with torch.enable_grad():
+                    loss = losses(recipe, trained, part, trained.output(part.x, part.t, part.labels)).mean()
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                step += 1
+                for group in optimizer.param_groups:
+                    group["lr"] = RATE * min(1.0, step / 50, math.sqrt(SLOWER_AFTER / step))
+                optimizer.step()
+                with torch.no_grad():
+                    keep = (1 - 1 / step) ** AVERAGED
+                    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - keep)
             with torch.no_grad():
-                keep = (1 - 1 / step) ** AVERAGED
-                torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - keep)
-        with torch.no_grad():
-            fresh = batch(recipe, mixture, schedule, 1024, _draws(recipe, f"report {step}"))
-            now = learned(copy.deepcopy(averaged), step)
-            history.append(
-                (
-                    step,
-                    float(losses(recipe, now, fresh).mean()),
-                    float(losses(recipe, exact, fresh).mean()),
+                fresh = batch(recipe, mixture, schedule, 1024, _draws(recipe, f"report {step}"))
+                now = learned(copy.deepcopy(averaged), step)
+                history.append(
+                    (
+                        step,
+                        float(losses(recipe, now, fresh).mean()),
+                        float(losses(recipe, exact, fresh).mean()),
+                    )
                 )
-            )
         state = {
             "network": copy.deepcopy(network.state_dict()),
             "averaged": copy.deepcopy(averaged.state_dict()),
