@@ -2,8 +2,8 @@
 
     python -m benchmarks.plane
 
-learned_s       the default network learns two moons; learned_w2_ratio: how far 2,000 particles that it moves (32 Heun steps)
-                end from the data, over how far exact draws are from other exact draws
+learned_s       the default network learns two moons; learned_w2_ratio: how far 2,000 particles that it moves
+                (32 Heun steps) end from the data, over how far exact draws are from other exact draws
 exact_ms        2,000 particles, 64 Heun steps, a mixture of 64 turned Gaussians: `flow`, median
 live_ms         a Gaussian of eight is dragged by a step, in Debian's chromium on the real page: until the new
                 particles (1,000) are drawn, median

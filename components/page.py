@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -85,6 +86,8 @@ OPEN_TAB = """() => {
     choose();
 }"""
 
+NUMBERS = Path(__file__).with_name("numbers.js")
+
 
 def build(backend: Backend, media: Media) -> gr.Blocks:
     """All tabs on one page."""
@@ -123,6 +126,7 @@ def build(backend: Backend, media: Media) -> gr.Blocks:
 
         page.unload(gone)  # after the tabs' own, each of which makes Gradio remember the visitor anew
         page.load(None, None, None, js=OPEN_TAB.replace("TITLES", json.dumps(titles)), queue=False)
+        page.load(None, None, None, js=NUMBERS.read_text(encoding="utf-8"), queue=False)
     return page
 
 

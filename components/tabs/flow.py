@@ -67,8 +67,7 @@ GUIDED = {"layers": ["particles", "trajectories", "contours"], "at": 1.0}
 Preset = tuple[dict[str, Any], dict[str, Any]]
 PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
     "Truncation error": (
-        "Few steps cut corners: the orange polygons leave the exact curves. More steps help, a "
-        "higher order more.",
+        "Few steps cut corners: the orange polygons leave the exact curves. More steps help, a higher order more.",
         {
             "Euler, 4 steps": ({"target": "pair", "solver": "euler", "steps": 4}, POLYGONS),
             "Euler, 32 steps": ({"target": "pair", "solver": "euler", "steps": 32}, POLYGONS),
@@ -400,12 +399,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 elem_id="flow-point",
             )
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### The path and its steps")
+                gr.Markdown("## The path and its steps")
                 chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
         with gr.Column(elem_classes="dp-card dp-explain"):
-            gr.Markdown("#### What you see")
+            gr.Markdown("## What you see")
             formula = gr.Markdown(equations(default), latex_delimiters=LATEX, elem_id="flow-formula")
-            gr.Markdown("#### Try")
+            gr.Markdown("## Try")
             presets: list[tuple[str, gr.Button, Preset]] = []
             for group, (sentence, members) in PRESETS.items():
                 gr.Markdown(f"**{group}.** {sentence}")
@@ -413,7 +412,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     for name, preset in members.items():
                         presets.append((f"{group}: {name}", gr.Button(name, size="sm", min_width=120), preset))
     with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("#### Error against cost")
+        gr.Markdown("## Error against cost")
         gr.Markdown(COST, latex_delimiters=LATEX)
         with gr.Row():
             compared = gr.Dropdown(

@@ -109,7 +109,7 @@ In every layer, a place $i$ of the picture asks the words: $A_{ij} = \operatorna
 \sqrt d\,\big)$ says how much of word $j$ it takes. Where words attend decides where things are, so the edited
 picture keeps its layout if it attends where the source did (Hertz et al. 2022):
 
-$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{in the first } \tau \text{ of the steps} \\
+$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{first } \tau \text{ of the steps} \\
 A^{\text{edit}}_t & \text{after them} \end{cases}$$
 
 $M$ says which source token an edited token reads. Words that are new keep their own attention (refine). A word's
@@ -348,7 +348,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             words = Words(elem_id="p2p-words")
             c["cross"] = control(PromptToPrompt, "cross")
             c["self_fraction"] = control(PromptToPrompt, "self_fraction")
-            gr.Markdown("#### Words")
+            gr.Markdown("## Words")
             sliders = Edits(elem_id="p2p-edits")
             c["threshold"] = control(PromptToPrompt, "threshold")
             c["renormalise"] = control(PromptToPrompt, "renormalise")
@@ -371,30 +371,30 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             save = Save(elem_id="p2p-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="p2p-notes")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Where every word attends")
+                gr.Markdown("## Where every word attends")
                 attention = Attention(elem_id="p2p-attention")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Source, edit, difference")
+                gr.Markdown("## Source, edit, difference")
                 look = gr.Slider(1, 3, 1, step=1, label="edit", visible=False, elem_id="p2p-look")
                 compare = Compare(elem_id="p2p-compare")
         with gr.Column(elem_classes="dp-card dp-explain"):
-            gr.Markdown("#### What you see")
+            gr.Markdown("## What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="p2p-formula")
             step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="p2p-step")
-            gr.Markdown("#### Try")
+            gr.Markdown("## Try")
             with gr.Row(elem_classes="dp-presets"):
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
-            gr.Markdown("#### Which token reads which")
+            gr.Markdown("## Which token reads which")
             aligned = gr.HTML(elem_classes="dp-readout", elem_id="p2p-alignment")
             matrix = gr.Plot(show_label=False, elem_id="p2p-matrix")
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### How much of the attention: cross against self")
+            gr.Markdown("## How much of the attention: cross against self")
             grid = Sweep(grid_tiles(default), elem_id="p2p-grid")
             grid_button = gr.Button("Run the grid with these settings", size="sm", elem_id="p2p-grid-run")
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Filmstrip: what every step believed")
+            gr.Markdown("## Filmstrip: what every step believed")
             row = gr.Slider(1, 5, 1, step=1, label="picture", elem_id="p2p-row")
             strip = Filmstrip(elem_id="p2p-film")
 

@@ -408,30 +408,30 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             told = gr.HTML(elem_classes="dp-note", elem_id="samplers-link-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="samplers-error")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### The race: every picture after as many model calls")
+                gr.Markdown("## The race: every picture after as many model calls")
                 race = Race(elem_id="samplers-race")
                 with gr.Row():
                     status = gr.HTML(elem_classes="dp-readout", elem_id="samplers-status")
                     stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-stop")
                 save = Save(elem_id="samplers-save")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### What was measured")
+                gr.Markdown("## What was measured")
                 summed = gr.HTML(elem_classes="dp-readout", elem_id="samplers-summary")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Filmstrip of a cell: click one above")
+                gr.Markdown("## Filmstrip of a cell: click one above")
                 strip = Filmstrip(elem_id="samplers-film")
         with gr.Column(elem_classes="dp-card dp-explain"):
-            gr.Markdown("#### What you see")
+            gr.Markdown("## What you see")
             gr.Markdown(EQUATION, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="samplers-formula")
-            gr.Markdown("#### Try")
+            gr.Markdown("## Try")
             with gr.Row(elem_classes="dp-presets"):
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
-            gr.Markdown("#### Step 10 of 20 is not a 10-step run")
+            gr.Markdown("## Step 10 of 20 is not a 10-step run")
             halfway = gr.HTML(elem_classes="dp-readout", elem_id="samplers-halfway")
     with gr.Row(elem_classes="dp-halves", visible=False) as charts:
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Error against cost")
+            gr.Markdown("## Error against cost")
             with gr.Row():
                 axis = gr.Radio(
                     [("evaluations", "evaluations"), ("seconds", "seconds")],
@@ -453,30 +453,30 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 elem_id="samplers-clocked",
             )
             errors = gr.Plot(show_label=False, elem_id="samplers-errors")
-            gr.Markdown("#### Where the steps are")
+            gr.Markdown("## Where the steps are")
             steps = gr.Plot(show_label=False, elem_id="samplers-steps")
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### The latents' paths, at the largest budget")
+            gr.Markdown("## The latents' paths, at the largest budget")
             paths = gr.Plot(show_label=False, elem_id="samplers-paths")
-            gr.Markdown("#### Where the path bends")
+            gr.Markdown("## Where the path bends")
             turns = gr.Plot(show_label=False, elem_id="samplers-turns")
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Distributions over seeds: also for solvers with noise of their own")
+            gr.Markdown("## Distributions over seeds: also for solvers with noise of their own")
             with gr.Row():
                 spread_go = gr.Button("Compare distributions", size="sm", elem_id="samplers-spread-go")
                 spread_stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-spread-stop")
             spread_said = gr.HTML(lines(DISTRIBUTIONS), elem_classes="dp-readout", elem_id="samplers-spread-said")
             spread_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-spread")
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Quality: what the scene verifier reads")
+            gr.Markdown("## Quality: what the scene verifier reads")
             with gr.Row() as quality_row:
                 quality_go = gr.Button("Measure quality", size="sm", elem_id="samplers-quality-go")
                 quality_stop = gr.Button("Stop", size="sm", scale=0, min_width=80)
             quality_said = gr.HTML(lines(JUDGED), elem_classes="dp-readout", elem_id="samplers-quality-said")
             quality_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-quality")
     with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("#### Stochasticity: where noise repairs and where it hurts")
+        gr.Markdown("## Stochasticity: where noise repairs and where it hurts")
         with gr.Row():
             stirred = gr.Dropdown(
                 [(SOLVERS[name].title, name) for name in NOISY],
@@ -499,7 +499,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         noise_pictures = gr.HTML(elem_classes="dp-readout", elem_id="samplers-noise-pictures")
         noise_token = gr.State("")
     with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("#### The same solvers in the plane, where the solution is known")
+        gr.Markdown("## The same solvers in the plane, where the solution is known")
         with gr.Row():
             target = gr.Dropdown(
                 TARGETS,

@@ -397,11 +397,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             error = gr.HTML(elem_classes="dp-error", elem_id="sdedit-error")
             with gr.Row(elem_id="sdedit-pair"):
                 with gr.Column(elem_classes="dp-card", min_width=280):
-                    gr.Markdown("#### Guide: paint, upload, or choose")
+                    gr.Markdown("## Guide: paint, upload, or choose")
                     paint = Paint(elem_id="sdedit-paint")
                     refused = gr.HTML(elem_classes="dp-error", elem_id="sdedit-refused")
                 with gr.Column(elem_classes="dp-card", min_width=280):
-                    gr.Markdown("#### Result")
+                    gr.Markdown("## Result")
                     stage = Stage(elem_id="sdedit-stage")
                     status = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-status")
                     stop = gr.Button("Stop", size="sm", elem_id="sdedit-stop")
@@ -409,14 +409,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     guide_notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-guide-notes")
                     notes = gr.HTML(elem_classes="dp-note", elem_id="sdedit-notes")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Example guides")
+                gr.Markdown("## Example guides")
                 examples = Sweep(example_tiles(default.guide), elem_id="sdedit-examples")
                 last = gr.Button("Take my last picture from Text to image", size="sm", elem_id="sdedit-last")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Guide, noised start, result")
+                gr.Markdown("## Guide, noised start, result")
                 compare = Compare(elem_id="sdedit-compare")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Eight strengths, in one batch")
+                gr.Markdown("## Eight strengths, in one batch")
                 rows = [Sweep(elem_id=f"sdedit-strip-{i}", visible=i == 0) for i in range(MOST_SEEDS)]
                 with gr.Row():
                     seeds = gr.Slider(1, MOST_SEEDS, 2, step=1, label="seeds", elem_id="sdedit-seeds")
@@ -424,12 +424,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                         "Run the strip with these settings", size="sm", elem_id="sdedit-strip-run"
                     )
         with gr.Column(elem_classes="dp-card dp-explain"):
-            gr.Markdown("#### What you see")
+            gr.Markdown("## What you see")
             gr.Markdown(EQUATION, latex_delimiters=LATEX)
             gr.Markdown(MASKED, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="sdedit-formula")
             step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="sdedit-step")
-            gr.Markdown("#### Try")
+            gr.Markdown("## Try")
             presets: list[tuple[str, float, gr.Button]] = []
             with gr.Column(elem_id="sdedit-presets"):
                 for kind in ("Stroke painting to image", *SCENES):
@@ -439,18 +439,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                             presets.append((kind, t0, gr.Button(f"t₀ = {t0:g}", size="sm", min_width=70)))
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card", min_width=340):
-            gr.Markdown("#### Faithful or realistic: measured")
+            gr.Markdown("## Faithful or realistic: measured")
             measure = gr.Button(f"Measure eight t₀ over {SEEDS} seeds", size="sm", elem_id="sdedit-measure")
             gr.HTML(f"<p>{MEASURE}</p>", elem_classes="dp-help")
             measured = gr.HTML(elem_classes="dp-readout", elem_id="sdedit-measured")
             curve = gr.Plot(show_label=False, visible=False, elem_id="sdedit-curve")
             faithful = gr.Plot(show_label=False, visible=False, elem_id="sdedit-faithful")
         with gr.Column(elem_classes="dp-card", min_width=340):
-            gr.Markdown("#### The same in the plane, where the field is exact")
+            gr.Markdown("## The same in the plane, where the field is exact")
             plane = Clouds(elem_id="sdedit-plane")
             gr.HTML(f"<p>{PLANE}</p>", elem_classes="dp-help")
     with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("#### Filmstrip: what every step believed")
+        gr.Markdown("## Filmstrip: what every step believed")
         look = gr.Slider(1, 8, 1, step=1, label="picture", visible=False, elem_id="sdedit-look")
         strip = Filmstrip(elem_id="sdedit-film")
         everything = gr.Checkbox(

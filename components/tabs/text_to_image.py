@@ -233,7 +233,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             save = Save(elem_id="t2i-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="t2i-notes")
             with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("#### Guidance scales from one noise")
+                gr.Markdown("## Guidance scales from one noise")
                 sweep = Sweep(sweep_tiles(with_sweep(default)), elem_id="t2i-sweep")
                 c["across"] = control(
                     TextToImage,
@@ -245,21 +245,21 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 own_sweep = gr.State()  # the scales of the sweep that a link has brought
                 sweep_button = gr.Button("Run the sweep with these settings", size="sm", elem_id="t2i-sweep-run")
         with gr.Column(elem_classes="dp-card dp-explain"):
-            gr.Markdown("#### What you see")
+            gr.Markdown("## What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="t2i-formula")
             gr.Markdown(OTHERWISE, latex_delimiters=LATEX)
-            gr.Markdown("#### The path and a step on it")
+            gr.Markdown("## The path and a step on it")
             step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="t2i-step")
-            gr.Markdown("#### Try")
+            gr.Markdown("## Try")
             with gr.Row(elem_classes="dp-presets"):
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
-            gr.Markdown("#### The two predictions, step by step")
+            gr.Markdown("## The two predictions, step by step")
             chart = gr.Plot(show_label=False, elem_id="t2i-chart")
-            gr.Markdown("#### D = c − u along and across c")
+            gr.Markdown("## D = c − u along and across c")
             parts = gr.Plot(show_label=False, elem_id="t2i-parts")
     with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("#### Filmstrip: what every step believed")
+        gr.Markdown("## Filmstrip: what every step believed")
         look = gr.Slider(
             1,
             8,
@@ -277,15 +277,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             elem_id="t2i-everything",
         )
     with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("#### What guidance buys, and what it costs")
+        gr.Markdown("## What guidance buys, and what it costs")
         fidelity = FidelityPanel(backend, TextToImage.tab)
     with gr.Row(elem_classes="dp-halves"):
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Three parts: text encoder, denoiser, decoder")
+            gr.Markdown("## Three parts: text encoder, denoiser, decoder")
             tokens = Tokens(elem_id="t2i-tokens")
             latents = gr.HTML(elem_classes="dp-readout", elem_id="t2i-latents")
         with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("#### Forward noising: this picture at any t")
+            gr.Markdown("## Forward noising: this picture at any t")
             noise = Noising(elem_id="t2i-noising")
 
     controls = [c[name] for name in NAMES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from urllib.parse import parse_qsl
@@ -14,6 +15,7 @@ from visiting import until
 
 from components.tabs.flow import PRESETS
 from playground.plane import PlaneFlow
+from playground.plane.metrics import path_curves
 from playground.plane.packing import unpack
 from playground.plane.targets import decode_mixture, decode_points, encode_mixture, encode_points
 
@@ -397,6 +399,22 @@ def test_the_comparison_shows_both_errors_for_the_chosen_solvers(plane):
     expect(left.filter(has_text="Heun")).to_contain_text("(order 2)")
     expect(right.filter(has_text="ancestral")).to_have_count(1)
     expect(left.filter(has_text="ancestral")).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_a_chart_saves_the_numbers_it_shows(plane):
+    shown = plane(path="cosine", steps=4)
+    chart = shown.page.locator("#flow-path-chart")
+    with shown.page.expect_download() as saved:
+        chart.get_by_role("button", name="numbers as CSV").click()
+    assert saved.value.suggested_filename == "flow-path-chart.csv"
+    with open(saved.value.path(), newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    curves = path_curves(shown.recipe())
+    for name, values in (("α", curves.alpha), ("σ", curves.sigma)):
+        points = [(float(line["x"]), float(line["y"])) for line in lines if line["curve"] == name]
+        assert len(points) > 10
+        np.testing.assert_allclose(points, list(zip(curves.t, values, strict=True)), rtol=1e-6)
 
 
 @pytest.mark.slow
