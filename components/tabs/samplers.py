@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
+import numpy as np
+from PIL import Image
 
 from components.charts import (
     comparison_curvature,
@@ -22,7 +24,7 @@ from components.charts import (
     quality_over_cost,
 )
 from components.controls import control, link_script, listed, own_query
-from components.media import Media
+from components.media import Media, data_url
 from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings, taken_words
 from components.programs import refusals, run_answer
 from components.readouts import LATEX, lines, number, rule_panel, said, word_list
@@ -169,6 +171,16 @@ def refused_lines(refused: dict[str, str]) -> str:
         reason = why.replace(SOLVERS[name].title, "it")
         reasons.setdefault(reason[:1].upper() + reason[1:], []).append(SOLVERS[name].title)
     return lines(*(f"✕ {', '.join(names)}: {why}" for why, names in reasons.items()))
+
+
+LIVE = 64
+"""Side of a cell's picture while the comparison runs, pixels."""
+
+
+def side_by_side(pictures: np.ndarray) -> np.ndarray:
+    """Pictures [R, H, W, 3] on their way as one small strip [LIVE, R LIVE, 3]."""
+    small = [Image.fromarray(picture).resize((LIVE, LIVE), Image.Resampling.BILINEAR) for picture in pictures]
+    return np.concatenate([np.asarray(picture) for picture in small], 1)
 
 
 def race_value(
@@ -592,13 +604,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         visitor = request.session_hash or ""
         try:
             recipe = recipe_of(values)
-            recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
+            schedule = backend.model(recipe.model).denoiser.schedule
+            recipe = recipe.possible(schedule)
             yield {error: "", summed: ""}
             result: Compared | None = None
             for event in backend.run(recipe, visitor, Comparison.tab):
                 if isinstance(event, Result):
                     result = event.value
                 elif update := progress(event, "comparing"):
+                    if isinstance(event, Preview) and event.pictures is not None:
+                        seen = {"live": data_url(side_by_side(event.pictures)), "step": event.step}
+                        update[race] = race_value(recipe, None, [], "", schedule) | seen
                     yield update
             if result is None:
                 return

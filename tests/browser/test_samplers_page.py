@@ -57,6 +57,28 @@ def test_a_comparison_says_who_is_closest_and_is_played_without_the_server(visit
     expect(why).to_contain_text("95% intervals" if button.is_visible() else "needs the scene verifier")
 
 
+def test_the_cells_are_seen_on_their_way(visit):
+    page = visit(wait=False, **(SMALL | {"budgets": json.dumps([2, 48]), "seed": 4711})).page
+    cells = page.locator("#samplers-race .cell")
+    expect(cells).to_have_count(4)
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            setInterval(() => window.seen.push([...document.querySelectorAll('#samplers-race .cell')].map(cell => {
+                const canvas = cell.querySelector('canvas'), context = canvas.getContext('2d');
+                const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+                return [cell.innerText, canvas.width, new Set(data).size];
+            })), 100);
+        }"""
+    )
+    page.locator("#samplers-go").click()
+    expect(page.locator("#samplers-status")).to_contain_text("for all 4 pictures", timeout=240_000)
+    # The short rows have arrived while the long ones run, and both are pictures, not areas of one colour.
+    moments = [m for m in page.evaluate("window.seen") if "2 NFE" in m[0][0] and "of 48" in m[1][0]]
+    for row in (0, 1):
+        assert any(width == 64 and colours > 20 for _, width, colours in (moment[row] for moment in moments))
+
+
 def test_a_link_opens_the_same_comparison_for_somebody_else(visit):
     """The story of the tab: choose, compare, send the address, and another browser shows the same numbers."""
     visited = visit(wait=False, **SMALL)

@@ -11,6 +11,7 @@ let cells = [];
 let frames = new Map(); // evaluation -> picture, or the promise of one
 let timer = null;
 let earlier = new AbortController();
+let newest = null; // the last strip of a run on its way, on show until the first frame of its result is here
 
 /** The picture of all rows after some evaluations; null while it is on its way. */
 function frame(evaluation) {
@@ -40,18 +41,21 @@ function ahead() {
 }
 
 function draw() {
-  const evaluation = Number(at.value);
+  const evaluation = value.live ? value.step : Number(at.value);
   const last = evaluation === value.frames;
   said.textContent = last ? 'all have arrived' : 'after ' + evaluation + (evaluation === 1 ? ' evaluation' : ' evaluations');
-  const picture = value.url ? frame(evaluation) : null;
+  const kept = value.url ? frame(evaluation) : null;
+  if (kept) newest = null;
+  const picture = kept ?? newest;
+  const side = picture?.naturalHeight;
   for (const { node, canvas, text, row, evaluations } of cells) {
     const arrived = evaluation >= evaluations;
     node.classList.toggle('running', !arrived);
     node.querySelector('.said').textContent = arrived ? text : evaluation + ' of ' + evaluations;
     if (picture) {
-      canvas.width = canvas.height = value.tile;
-      canvas.getContext('2d').drawImage(picture, row * value.tile, 0, value.tile, value.tile, 0, 0, value.tile, value.tile);
-      sharpen(canvas, canvas.clientWidth, value.tile);
+      canvas.width = canvas.height = side;
+      canvas.getContext('2d').drawImage(picture, row * side, 0, side, side, 0, 0, side, side);
+      sharpen(canvas, canvas.clientWidth, side);
     }
   }
   counters.draws += 1;
@@ -121,15 +125,38 @@ function lay() {
   table.replaceChildren(...nodes);
 }
 
+/** A strip of a run on its way: it came with the value, and asks the server for nothing. */
+function show(live) {
+  const picture = new Image();
+  picture.src = live;
+  picture.decode().then(() => {
+    if (value.live !== live) return;
+    newest = picture;
+    draw();
+  }, () => {});
+}
+
+/** What decides about the cells and where they stand. */
+function layout() {
+  return JSON.stringify([value.solvers, value.budgets, value.cells, value.url]);
+}
+
 function load() {
   const before = value;
+  const laid = layout();
   value = { budgets: [], solvers: [], cells: [], frames: 0, note: '', ...props.value };
   const same = Boolean(value.url) && value.url === before.url; // new numbers for the pictures that are here
+  if (value.live && before.live && layout() === laid) { // the same cells, a moment later
+    show(value.live);
+    return;
+  }
   if (!same) {
     stop();
     earlier.abort();
     earlier = new AbortController();
     frames = new Map();
+    if (value.live) show(value.live);
+    else if (!value.url) newest = null;
   }
   const sorted = sort.value;
   sort.replaceChildren(make('option', { value: '' }, 'as chosen'), make('option', { value: 'name' }, 'by name'),
