@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -33,9 +33,9 @@ from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, fitted, options, views_files
 from components.widgets import Attention, Compare, Edits, Filmstrip, Save, Stage, Sweep, Words
 from playground.backend import Backend, Result
-from playground.errors import PlaygroundError
-from playground.images.alignment import Alignment, Word, words_of
-from playground.images.models import TextToImageModel, Token
+from playground.errors import PlaygroundError, RecipeError
+from playground.images.alignment import Alignment, Method, Word, align, changes, words_of
+from playground.images.models import Text, TextToImageModel, Token
 from playground.images.prompt_to_prompt import Prompted, PromptToPrompt
 from playground.sharing.prompts import PromptViews, shown_tokens
 
@@ -56,6 +56,7 @@ PLAIN: dict[str, Any] = {
     "own_cross": (),
     "blend": (),
     "renormalise": "no",
+    "threshold": 0.3,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "Swap a word: the bicycle becomes a car": {
@@ -158,15 +159,28 @@ def fitting(recipe: PromptToPrompt, words: list[list[Word]]) -> PromptToPrompt:
     return recipe.but(**{name: there(getattr(recipe, name)) for name in HIDDEN})
 
 
-def edits_value(recipe: PromptToPrompt, words: list[list[Word]]) -> dict[str, Any]:
+def edits_value(recipe: PromptToPrompt, words: list[list[Word]], text: Text) -> dict[str, Any]:
     """The value of the words' sliders."""
     titles = ["source", *(f"edit {i}" for i in range(1, len(words)))]
+    fresh = [[], *(new_words(recipe.prompt, edit, recipe.method, text) for edit in recipe.edits)]
     return {
-        "prompts": [{"title": t, "words": [w.text for w in own]} for t, own in zip(titles, words, strict=True)],
+        "prompts": [
+            {"title": t, "words": [w.text for w in own], "fresh": new}
+            for t, own, new in zip(titles, words, fresh, strict=True)
+        ],
         "weights": recipe.weights,
         "fractions": recipe.own_cross,
         "blend": recipe.blend,
     }
+
+
+def new_words(source: str, target: str, method: Method | Literal["auto"], text: Text) -> list[int]:
+    """The words of an edited prompt that read nothing of the source, whatever their fraction."""
+    try:
+        alignment = align(source, target, text, method)
+    except RecipeError:
+        return []  # the run says what is wrong
+    return [k for k, word in enumerate(alignment.target) if bool(alignment.own[list(word.tokens)].all())]
 
 
 def row_titles(recipe: PromptToPrompt) -> list[str]:
@@ -205,9 +219,8 @@ def alignment_chips(alignment: Alignment, source: list[Token], target: list[Toke
     read = {i for _, pairs in alignment.pairs() for i, _ in pairs}
     gone = [source[i].text for word in alignment.source for i in word.tokens if i not in read]
     left = f"<p>No longer read: {html.escape(', '.join(gone))}.</p>" if gone else ""
-    words = "as many words on both sides" if len(alignment.source) == len(alignment.target) else "words were added"
-    if alignment.method == "replace":
-        words = "words are swapped"
+    done = sorted(changes(alignment.source, alignment.target), reverse=True)
+    words = f"words were {' and '.join(done)}" if done else "the words are the same"
     return f'<p>{alignment.method}: {words}.</p><div class="dp-chips">{"".join(chips)}</div>{left}'
 
 
@@ -230,13 +243,16 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
         ]
         url = Media.url(token, f"picture-{i}.png")
         rows.append({"title": f"{title}: {result.recipe.prompts()[i]}", "url": url, "tokens": chips})
-    grids = sorted(result.maps(0).before, key=lambda g: -g[0] * g[1])
+    silent = sum(not result.maps(k).before for k in range(len(result.trace)))
+    note = f"Hover or focus a word. The run and its maps take {result.nbytes / 2**20:.1f} MB of memory."
+    if silent:
+        note = f"{silent} of {len(result.trace)} steps did not ask the prompt and have no maps. {note}"
     return {
         "url": Media.url(token, "attention.bin"),
         "steps": len(result.trace),
-        "grids": [f"{h}x{w}" for h, w in grids],
+        "grids": [f"{h}x{w}" for h, w in result.grids],
         "rows": rows,
-        "note": f"Hover or focus a word. The run and its maps take {result.nbytes / 2**20:.1f} MB of memory.",
+        "note": note,
     }
 
 
@@ -483,7 +499,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         recipe = recipe.but(**kept)
         return {
             typed: texts,
-            sliders: edits_value(recipe, words_now),
+            sliders: edits_value(recipe, words_now, backend.model(recipe.model).text),
             **{c[name]: shown_value(name, getattr(recipe, name)) for name in HIDDEN},
         }
 
@@ -492,6 +508,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     runs.then_move(
         gr.on(prompts_changed, retyped, [typed, *controls], of_words, trigger_mode="always_last", **FAST)
     )
+
+    def realigned(*values: Any) -> Any:
+        """Which words are new depends on how the prompts are aligned."""
+        try:
+            recipe = recipe_of(values)
+            model = backend.model(recipe.model)
+            return edits_value(recipe, words_in([recipe.prompt, *recipe.edits], model), model.text)
+        except PlaygroundError:
+            return gr.skip()
+
+    c["method"].change(realigned, controls, sliders, **FAST)
 
     newest: dict[str, int] = {}  # per visitor, the number of the newest edit that has arrived
 
@@ -520,7 +547,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             words_now = words_in([recipe.prompt, *recipe.edits], backend.model(model))
             return {
                 typed: [[w.text for w in own] for own in words_now],
-                sliders: edits_value(recipe, words_now),
+                sliders: edits_value(recipe, words_now, backend.model(model).text),
                 **{c[field]: shown_value(field, value) for field, value in wanted.items()},
             }
 
@@ -594,7 +621,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return {
             **{c[name]: shown_value(name, getattr(recipe, name)) for name in NAMES},
             typed: [[w.text for w in own] for own in words_now],
-            sliders: edits_value(recipe, words_now),
+            sliders: edits_value(recipe, words_now, model.text),
             words: word_list(model),
             told: lines(*changed, *missing),
         }

@@ -7,6 +7,7 @@ Words and tokens are told apart by the tokenizer's character offsets, never by s
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -20,7 +21,10 @@ from playground.images.models import Text, TextEncoder, Token
 
 Method = Literal["replace", "refine"]
 
-WORD = re.compile(r"\w+(?:[-'’.]\w+)*|[^\w\s]")
+MARK = "".join(chr(c) for c in range(0x12000) if unicodedata.category(chr(c)) in ("Mn", "Mc"))
+LETTER = rf"[\w{MARK}]"
+"""Accents and vowel signs may stand as characters of their own, which \\w leaves out."""
+WORD = re.compile(rf"{LETTER}+(?:[-'’.]{LETTER}+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def words_of(prompt: str, tokens: Sequence[Token]) -> list[Word]:
 def align(source: str, target: str, text: Text, method: Method | Literal["auto"] = "auto") -> Alignment:
     """Align two prompts.
 
-    "auto" takes replace where both have equally many words, and refine otherwise.
+    "auto" takes replace where words only stand in the place of equally many others, and refine otherwise.
 
     Args:
         source, target: the prompts.
@@ -102,7 +106,7 @@ def align(source: str, target: str, text: Text, method: Method | Literal["auto"]
     a, b = reader.tokens(source), reader.tokens(target)
     words_a, words_b = words_of(source, a), words_of(target, b)
     if method == "auto":
-        method = "replace" if len(words_a) == len(words_b) else "refine"
+        method = "replace" if changes(words_a, words_b) <= {"swapped"} else "refine"
     matrix = torch.zeros(reader.length, reader.length)
     own = torch.zeros(reader.length, dtype=torch.bool)
     if method == "replace":
@@ -111,6 +115,29 @@ def align(source: str, target: str, text: Text, method: Method | Literal["auto"]
         _refine(words_a, words_b, a, b, matrix, own)
     _frame(a, b, words_a, words_b, matrix, own)
     return Alignment(method, tuple(words_a), tuple(words_b), matrix, own)
+
+
+Change = Literal["swapped", "added", "removed"]
+
+
+def changes(source: Sequence[Word], target: Sequence[Word]) -> set[Change]:
+    """What was done to words between two prompts; nothing, where they are the same. A word that was moved was
+    removed in one place and added in another."""
+    found: set[Change] = set()
+    for kind, i, i2, j, j2 in _differences(source, target):
+        if kind == "replace":
+            found.add("swapped")
+        if i2 - i < j2 - j:
+            found.add("added")
+        if i2 - i > j2 - j:
+            found.add("removed")
+    return found
+
+
+def _differences(source: Sequence[Word], target: Sequence[Word]) -> Sequence[tuple[str, int, int, int, int]]:
+    """Longest common runs of words, and what stands between them, as `SequenceMatcher.get_opcodes` tells it."""
+    texts = ([w.text.casefold() for w in source], [w.text.casefold() for w in target])
+    return SequenceMatcher(None, *texts, autojunk=False).get_opcodes()
 
 
 def _check_length(prompt: str, text: TextEncoder) -> None:
@@ -127,9 +154,8 @@ def _replace(source: list[Word], target: list[Word], matrix: Tensor, own: Tensor
     if len(source) == len(target):
         segments = [([a], [b]) for a, b in zip(source, target, strict=True)]
     else:
-        texts = ([w.text.casefold() for w in source], [w.text.casefold() for w in target])
         segments = []
-        for kind, i, i2, j, j2 in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+        for kind, i, i2, j, j2 in _differences(source, target):
             if kind == "equal":
                 segments += [([a], [b]) for a, b in zip(source[i:i2], target[j:j2], strict=True)]
             else:

@@ -8,7 +8,7 @@ known by its kind and by its grid of queries, never by its place in a list.
 In the steps below their fraction of all, edited rows get
 
     cross-attention:  A* = A_source M, where the token has a counterpart (alignment.py); then A*_j <- c_j A*_j
-    self-attention:   A* = A_source, on grids up to 16 x 16
+    self-attention:   A* = A_source, on the coarse grids (`AttentionEdits.self_grid`)
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ from playground.errors import ModelError, RecipeError
 from playground.images.alignment import Alignment
 from playground.sampling import Asked, Control
 
-SELF_GRID = 16 * 16
-"""Self-attention is copied on grids of at most this many queries: finer ones hold texture, not layout."""
+SELF_GRID = 16
+"""Self-attention is copied on grids of at most this many queries a side, or a quarter of the latents' side if that
+is more: the paper's 16 of Stable Diffusion's 64. Finer ones hold texture, not layout."""
+
+SMALLEST_SUM = 0.05
+"""Weighted attention whose sum is nearer to 0 than this is not divided by it: the quotient would say nothing."""
 
 SHOWN_GRID = 32 * 32
 """Maps are kept for looking at on grids of at most this many queries."""
@@ -67,7 +71,8 @@ class Blend:
     """Local blend: outside where the chosen words attend, edited rows are the source.
 
     Attributes:
-        tokens: per row of the run, the tokens of its chosen words; a row without any is not blended.
+        tokens: per row of the run, the tokens of its chosen words. A row without any is blended where the source's
+            attend; where the source has none either, it is not blended.
         start: the first step in which it acts.
         threshold: of the map divided by its largest value.
     """
@@ -121,11 +126,14 @@ class AttentionEdits(Control):
                 "Prompt-to-prompt needs a denoiser with cross-attention layers, and this model has none."
             )
         self.latent, self.edits, self.blend, self.keeps = latent, list(edits), blend, keeps
+        height, width = (max(SELF_GRID, math.ceil(side / 4)) for side in latent)
+        self.self_grid = height * width
         self.rows = len(self.edits) + 1
         self._asked: list[Asked] = []
         self._sums: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         self._total: Tensor | None = None
         self._noted: Maps | None = None
+        self._noted_step = -1
 
     # --- what the driver calls ------------------------------------------------------------------------
 
@@ -143,6 +151,9 @@ class AttentionEdits(Control):
         self._note(asked[0].step, asked[0].stage)
 
     def after_step(self, plan_rows: list[int], step: int, x: Tensor, s: Tensor) -> Tensor:
+        if self._noted_step != step:
+            # The conditional branch was not asked, and an earlier step's maps are not this one's.
+            self._noted = None
         if self.blend is None or self._total is None or step < self.blend.start:
             return x
         mask = self._mask(x.shape[-2:]).to(x)
@@ -153,7 +164,7 @@ class AttentionEdits(Control):
     def reads(self, step: int) -> Hashable:
         blend = self.blend
         chosen = None if blend is None else (blend.tokens, blend.threshold, step >= blend.start)
-        return tuple(edit.reads(step) for edit in self.edits), chosen
+        return tuple(edit.reads(step) for edit in self.edits), chosen, self.keeps
 
     def remember(self) -> Any:
         return self._total
@@ -221,7 +232,7 @@ class AttentionEdits(Control):
             value = value * edit.weights.to(device)
             if edit.renormalise:
                 total = value.sum(-1, keepdim=True)
-                value = value / torch.where(total.abs() > 1e-6, total, 1.0)
+                value = value / torch.where(total.abs() > SMALLEST_SUM, total, 1.0)
         return value
 
     def _places(self, probabilities: Tensor) -> dict[int, int]:
@@ -241,7 +252,7 @@ class AttentionEdits(Control):
             grid: tuple(torch.stack(part).mean(0) for part in zip(*pairs, strict=True))
             for grid, pairs in self._sums.items()
         }
-        kept = means if self.keeps else {}
+        kept, self._noted_step = means if self.keeps else {}, step
         self._noted = Maps(
             {grid: before.half().cpu() for grid, (before, _) in kept.items()},
             {grid: after.half().cpu() for grid, (_, after) in kept.items()},
@@ -272,7 +283,7 @@ class AttentionEdits(Control):
         mask = (maps / torch.where(strongest > 0, strongest, 1.0)) > self.blend.threshold
         union = (mask | mask[:1]).float()
         for row, tokens in enumerate(self.blend.tokens):
-            if row == 0 or not tokens:
+            if row == 0 or not (tokens or self.blend.tokens[0]):
                 union[row] = 1.0
         return union
 
@@ -292,7 +303,7 @@ class _Explicit:
         *args: Any,
         **options: Any,
     ) -> Tensor:
-        if not self.crosses and hidden_states.shape[1] > SELF_GRID:
+        if not self.crosses and hidden_states.shape[1] > self.edits.self_grid:
             # Large self-attention maps would not fit into memory, and are not edited. Smaller ones are made
             # explicit also where nothing is copied: with one kernel all along, no edit changes a bit of the source.
             return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **options)

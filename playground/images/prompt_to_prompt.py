@@ -46,7 +46,7 @@ class PromptToPrompt(TextToImage):
     method: Literal["auto", "replace", "refine"] = Field(
         "auto",
         title="alignment",
-        description="replace swaps words; refine adds some; auto: replace where both have equally many words",
+        description="replace swaps words; refine adds or moves some; auto: replace where words are only swapped",
     )
     cross: float = Field(
         0.8,
@@ -150,10 +150,15 @@ class Prompted(Generated):
     alignments: tuple[Alignment, ...] = ()
 
     def maps(self, step: int) -> Maps:
-        """The cross-attention of a step."""
+        """The cross-attention of a step: none where the prompts were not asked, as without guidance's c (w = 0)."""
         noted = self.trace[step].noted[0]
-        assert isinstance(noted, Maps)
-        return noted
+        return noted if isinstance(noted, Maps) else Maps()
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """(height, width) of the maps, the finest first; empty where no step has any."""
+        found = {grid for step in range(len(self.trace)) for grid in self.maps(step).before}
+        return sorted(found, key=lambda grid: -grid[0] * grid[1])
 
 
 def steps_of(fraction: float, steps: int) -> int:
@@ -197,8 +202,13 @@ def blend_of(recipe: PromptToPrompt, edits: list[Edit], text: Text) -> Blend | N
     for (number, _, _), own, prompt in zip(recipe.lines(), words, recipe.prompts(), strict=True):
         picked = [t for whose, word in recipe.blend if whose == number for t in _tokens(own, word, prompt)]
         chosen.append(tuple(picked))
-    # An edit without a chosen word of its own is blended by the source's.
-    chosen = [tokens or chosen[0] for tokens in chosen]
+    # An edit without a chosen word of its own is blended by its tokens that read the source's; where none does, by
+    # the source's place alone.
+    if chosen[0]:
+        for row, edit in enumerate(edits, 1):
+            if not chosen[row]:
+                read = {t for t, pairs in edit.alignment.pairs() if any(i in chosen[0] for i, _ in pairs)}
+                chosen[row] = tuple(sorted(read))
     return Blend(tuple(chosen), steps_of(0.2, recipe.steps), recipe.threshold)
 
 
@@ -254,12 +264,15 @@ def attention_arrays(result: Prompted, shown: int) -> dict[str, Any]:
 
     Args:
         result: the run.
-        shown: tokens from the beginning of the context; those behind are padding.
+        shown: tokens from the beginning of the context; those behind are padding. A step in which the prompts were
+            not asked has zeros.
     """
     arrays: dict[str, Any] = {}
     for kind in ("before", "after"):
-        for grid in result.maps(0).before:
-            stacked = torch.stack([getattr(result.maps(k), kind)[grid] for k in range(len(result.trace))])
+        for grid in result.grids:
+            found = [getattr(result.maps(k), kind).get(grid) for k in range(len(result.trace))]
+            nothing = torch.zeros_like(next(maps for maps in found if maps is not None))
+            stacked = torch.stack([nothing if maps is None else maps for maps in found])
             arrays[f"{kind} {grid[0]}x{grid[1]}"] = stacked[..., :shown].float().numpy()
     return arrays
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from playground.errors import RecipeError
-from playground.images.alignment import align, words_of
+from playground.images.alignment import WORD, align, changes, words_of
 from playground.images.models import Token
 
 TEXTS = [
@@ -160,3 +160,23 @@ def test_end_and_padding_read_end_and_padding(reader):
     end_b = [t.text for t in reader.tokens(target)].index("</s>")
     assert found.matrix[end_a, end_b] == 1 and found.matrix[0, 0] == 1
     assert found.matrix[end_a + 1, end_b + 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected", "method"),
+    [
+        ("a cat on the grass", "a dog on the grass", {"swapped"}, "replace"),
+        ("a cat", "a cat", set(), "replace"),
+        ("a cat", "a red cat", {"added"}, "refine"),
+        ("a red cat", "a cat", {"removed"}, "refine"),
+        ("a cat on a red dog", "a red cat on a dog", {"added", "removed"}, "refine"),
+    ],
+)
+def test_auto_replaces_only_what_was_swapped(reader, source, target, expected, method):
+    found = align(source, target, reader)
+    assert changes(found.source, found.target) == expected and found.method == method
+
+
+@pytest.mark.parametrize("word", ["cafe\u0301", "नमस्ते", "naïve"])
+def test_accents_of_their_own_do_not_split_a_word(word):
+    assert WORD.findall(f"a {word}, then") == ["a", word, ",", "then"]

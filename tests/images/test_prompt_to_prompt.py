@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from playground.errors import ModelError, RecipeError
+from playground.guidance import RULES
 from playground.images.attention import AttentionEdits
-from playground.images.prompt_to_prompt import PromptToPrompt, blend_of, edit_prompt, edits_of
+from playground.images.prompt_to_prompt import (
+    PromptToPrompt,
+    attention_arrays,
+    blend_of,
+    edit_prompt,
+    edits_of,
+)
 from playground.images.text_to_image import generate, run
 from playground.recipes import TextToImage
 from playground.reuse import Prefixes
@@ -204,6 +211,52 @@ def test_it_works_without_guidance(models):
     made = edit_prompt(RECIPE.but(w=1.0), models["sd1"])
     assert made.count.sample_forwards == 2 * STEPS
     assert not torch.equal(made.latents[0], made.latents[1])
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if not rule.weak])
+@pytest.mark.parametrize("changes", [{}, {"w": 0.0}, {"w": 0.0, "low": 0.2, "high": 0.6}, {"w": 1.0}])
+def test_every_rule_has_its_maps_where_the_prompts_were_asked(models, rule, changes):
+    """Without guidance's c there is no attention of words to look at, and no other step's is taken for it."""
+    made = edit_prompt(RECIPE.but(rule=rule, blend=((1, 2),), **changes), models["sd1"])
+    asked = [bool(record.known["cond"][1]) for record in made.trace]
+    assert [bool(made.maps(k).before) for k in range(STEPS)] == asked
+    seen = [made.maps(k) for k in range(STEPS)]
+    assert len({id(maps) for maps in seen}) == STEPS
+    arrays = attention_arrays(made, 5)
+    assert bool(arrays) == any(asked)
+    for array in arrays.values():
+        assert [bool(step.any()) for step in array] == asked
+
+
+def test_a_run_that_keeps_no_maps_takes_none_from_another(models):
+    prefixes = Prefixes(2**28)
+    edit_prompt(RECIPE.but(crosses=(RECIPE.cross,), selves=(RECIPE.self_fraction,)), models["sd1"], prefixes)
+    assert all(edit_prompt(RECIPE, models["sd1"], prefixes).maps(k).before for k in range(STEPS))
+
+
+def test_a_source_word_blends_an_edit_where_its_counterpart_attends(models):
+    text = models["sd1"].text
+
+    def blended(edit):
+        recipe = RECIPE.but(prompt="a cat", edits=(edit,), blend=((0, 1),))
+        edits = edits_of(recipe, text)
+        return blend_of(recipe, edits, text).tokens, edits[0].alignment
+
+    (source, tokens), alignment = blended("a red cat")
+    assert source == alignment.source[1].tokens and tokens == alignment.target[2].tokens
+    control = control_of(RECIPE.but(prompt="a cat", edits=("a",), blend=((0, 1),)), models["sd1"])
+    assert control.blend.tokens[1] == ()
+    made = last(run(RECIPE.but(prompt="a cat", edits=("a",)), models["sd1"], [control]))
+    assert made.trace[-1].noted[0].mask is not None
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 64), (96, 96), (128, 128)])
+def test_self_attention_is_copied_up_to_a_quarter_of_the_latents(models, size):
+    control = AttentionEdits(models["sd1"].denoiser.network, size, [])
+    grids = [control.grid(size[0] * size[1] // 4**k) for k in range(4)]
+    copied = [g for g in grids if g[0] * g[1] <= control.self_grid]
+    assert copied and all(g[0] <= max(16, size[0] / 4) for g in copied)
+    assert (size[0] // 4, size[1] // 4) in copied
 
 
 # 9: the maps are those of the network

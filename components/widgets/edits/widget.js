@@ -58,7 +58,10 @@ function draw() {
     find('.chosen').textContent = '“' + value.prompts[chosen.prompt].words[chosen.word] + '”';
     weight.value = entry('weights')?.[2] ?? 1;
     weight.nextElementSibling.textContent = Number(weight.value).toFixed(1);
-    has.checked = Boolean(entry('fractions'));
+    const fresh = (value.prompts[chosen.prompt].fresh ?? []).includes(chosen.word);
+    has.disabled = fresh;
+    find('.fresh').hidden = !fresh;
+    has.checked = Boolean(entry('fractions')) && !fresh;
     fraction.disabled = !has.checked;
     fraction.value = entry('fractions')?.[2] ?? 0.3;
     fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
