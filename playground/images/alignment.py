@@ -141,7 +141,7 @@ def _differences(source: Sequence[Word], target: Sequence[Word]) -> Sequence[tup
 
 
 def _check_length(prompt: str, text: TextEncoder) -> None:
-    needed = len(text.tokenizer(prompt)["input_ids"])
+    needed = text.count(prompt)
     if needed > text.length:
         raise RecipeError(
             f"The prompt “{prompt[:40]}…” has {needed} tokens and the model reads {text.length}: what is cut off "

@@ -90,6 +90,8 @@ class TextEncoder:
         self.length = length or min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))
         self.reader = reader
         self._layer, self._remember = layer, remember
+        # A fast tokenizer keeps its padding as state, and the page reads words while the worker encodes.
+        self._tokenizing = threading.Lock()
         self._cache: OrderedDict[str, tuple[Tensor, Tensor | None]] = OrderedDict()
 
     @property
@@ -105,15 +107,19 @@ class TextEncoder:
         """What becomes of a prompt, in a sentence."""
         return f"{self.length} tokens become {self.length} × {self.width} numbers."
 
+    def _context(self, prompt: str, **options: Any) -> Any:
+        """The tokenizer's answer for the model's context: padded, and cut off where it ends."""
+        with self._tokenizing:
+            return self.tokenizer(prompt, padding="max_length", truncation=True, max_length=self.length, **options)
+
+    def count(self, prompt: str) -> int:
+        """Tokens of a whole prompt, special ones and those past the model's context included."""
+        with self._tokenizing:
+            return len(self.tokenizer(prompt)["input_ids"])
+
     def tokens(self, prompt: str) -> list[Token]:
         """All tokens of the prompt's context, padding included; what does not fit is cut off."""
-        out = self.tokenizer(
-            prompt,
-            padding="max_length",
-            truncation=True,
-            max_length=self.length,
-            return_offsets_mapping=True,
-        )
+        out = self._context(prompt, return_offsets_mapping=True)
         special = set(self.tokenizer.all_special_ids)
         unknown = self.tokenizer.unk_token_id
         tokens: list[Token] = []
@@ -145,7 +151,7 @@ class TextEncoder:
                 f"{self.reader[:1].upper()}{self.reader[1:]} does not know the word{'' if one else 's'} {shown} "
                 f"and reads {'it' if one else 'them'} as “unknown”."
             )
-        full = len(self.tokenizer(prompt)["input_ids"])
+        full = self.count(prompt)
         special = self.tokenizer.num_special_tokens_to_add()
         if full > self.length:
             notes.append(
@@ -171,13 +177,7 @@ class TextEncoder:
             if prompt in self._cache:
                 self._cache.move_to_end(prompt)
                 continue
-            ids = self.tokenizer(
-                prompt,
-                padding="max_length",
-                truncation=True,
-                max_length=self.length,
-                return_tensors="pt",
-            ).input_ids
+            ids = self._context(prompt, return_tensors="pt").input_ids
             # One prompt a call: a prompt's states then do not depend on its neighbours, not even by rounding.
             more = {} if self._layer is None else {"output_hidden_states": True}
             out = self.network(ids.to(self.device.where), **more)

@@ -7,9 +7,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from playground.devices import choose_device
 from playground.errors import RecipeError
 from playground.images.alignment import WORD, align, changes, words_of
-from playground.images.models import Token
+from playground.images.models import TextEncoder, Token
 
 TEXTS = [
     "a cat riding a bicycle",
@@ -20,41 +21,30 @@ TEXTS = [
 ]
 
 
-class Reader:
+def reader_of(length=40):
     """A text encoder's tokenizer without its network: byte-level pieces, as CLIP has."""
-
-    def __init__(self, length=40):
-        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=420,
-            special_tokens=["<s>", "</s>", "<pad>", "<unk>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(TEXTS, trainer)
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
-        )
-        self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-        )
-        self.length = length
-
-    @property
-    def encoders(self):
-        return (self,)
-
-    def tokens(self, prompt):
-        from playground.images.models import TextEncoder
-
-        return TextEncoder.tokens(self, prompt)
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<s>", "</s>", "<pad>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    return TextEncoder(fast, None, choose_device("cpu"), length=length)
 
 
 @pytest.fixture(scope="module")
 def reader():
-    return Reader()
+    return reader_of()
 
 
 def reads(alignment, target_word):

@@ -127,6 +127,27 @@ def test_a_prompt_is_encoded_once(counted):
     assert network.calls == 2
 
 
+def test_words_can_be_read_while_prompts_are_encoded(counted):
+    """A fast tokenizer keeps its padding as state: unguarded, some prompts would lose theirs."""
+    text, _ = counted
+    over = threading.Event()
+
+    def reads():
+        while not over.is_set():
+            text.notes("a red cat beside a dog")
+
+    readers = [threading.Thread(target=reads) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        shapes = {text._context(f"a cat {i}", return_tensors="pt").input_ids.shape for i in range(1500)}
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert shapes == {(1, text.length)}
+
+
 def test_only_the_last_prompts_are_remembered(counted):
     text, network = counted
     text.encode(["cat", "dog"])
