@@ -27,6 +27,8 @@ PROMPTS = 500
 NOVEL_EVERY = 5
 GUIDANCE, STEPS = 4.0, 20
 SCALES = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0)
+PSNR = 32.0
+"""What the autoencoder's round trip should reach, in dB."""
 TARGETS = {"noun": 0.90, "colour": 0.80, "count": 0.80, "relation": 0.75, "place": 0.95, "style": 0.95, "all": 0.70}
 
 
@@ -159,7 +161,9 @@ def main() -> None:
         "seconds_per_picture": round(seconds_per_picture(model), 3),
         "megabytes": round(size_in_megabytes(folder), 2),
     }
-    report = {"numbers": numbers, "quality": quality.markdown(), "guidance": sweep.markdown()}
+    machine = f"{o.threads} CPU threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    facts = {"prompts": len(examples), "machine": machine}
+    report = {"numbers": numbers, "quality": quality.markdown(), "guidance": sweep.markdown(), **facts}
     (o.work / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(numbers))
 

@@ -44,6 +44,7 @@ ALIASES = {
 IRREGULAR_PLURALS = {
     "sheep": "sheep", "deer": "deer", "fish": "fish", "mouse": "mice", "octopus": "octopuses",
     "strawberry": "strawberries", "cherry": "cherries", "butterfly": "butterflies", "bunny": "bunnies",
+    "snowman": "snowmen",
 }  # fmt: skip
 NUMBERS = {2: "two", 3: "three"}
 

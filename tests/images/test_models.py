@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import threading
@@ -5,11 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from playground.devices import Device, choose_device
 from playground.errors import ModelError
-from playground.images.models import Autoencoder, is_hub_id, load_model, locate, to_images, to_uint8
+from playground.images.models import (
+    ASSETS,
+    BUNDLED,
+    Autoencoder,
+    is_hub_id,
+    load_model,
+    locate,
+    to_images,
+    to_uint8,
+)
+from training.package import plainly_loaded
 
 CPU = choose_device("cpu")
 
@@ -523,3 +534,28 @@ def test_any_text_may_be_asked_whether_it_is_a_hub_id():
 )
 def test_hub_ids_are_owner_and_name_of_at_most_96_characters(name, expected):
     assert is_hub_id(name) is expected
+
+
+def test_the_bundled_model_runs_in_plain_diffusers():
+    """As its model card says: nothing but the folder's name, and from there to img2img."""
+    pipeline = StableDiffusionPipeline.from_pretrained(ASSETS / BUNDLED, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a cat on the grass", num_inference_steps=1, guidance_scale=4).images[0]
+    assert picture.size == (128, 128)
+    again = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    again.set_progress_bar_config(disable=True)
+    edited = again("a cat", image=picture, strength=1.0, num_inference_steps=1).images[0]
+    assert edited.size == picture.size
+    width = pipeline.text_encoder.config.hidden_size
+    assert ControlNetModel.from_unet(pipeline.unet).config.cross_attention_dim == width
+
+
+def test_a_packaged_folder_gets_one_precision_wherever_it_is_loaded(pipelines, tmp_path):
+    folder = tmp_path / "packaged"
+    halves = copy.deepcopy(pipelines["sd1"]).to(torch.float16)
+    halves.save_pretrained(folder)
+    plainly_loaded(folder)
+    loaded = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    assert {part.dtype for part in (loaded.unet, loaded.vae, loaded.text_encoder)} == {torch.float32}
+    wanted = halves.text_encoder.float().state_dict()
+    assert all(torch.equal(v, wanted[k]) for k, v in loaded.text_encoder.state_dict().items())

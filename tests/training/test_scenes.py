@@ -32,7 +32,7 @@ def test_world_is_as_large_as_promised():
         ("deer", "deer"), ("bus", "buses"), ("fox", "foxes"), ("church", "churches"),
         ("cherry", "cherries"), ("strawberry", "strawberries"), ("butterfly", "butterflies"), ("bunny", "bunnies"),
         ("octopus", "octopuses"), ("key", "keys"), ("monkey", "monkeys"), ("donkey", "donkeys"),
-        ("giraffe", "giraffes"),
+        ("giraffe", "giraffes"), ("snowman", "snowmen"),
     ],
 )  # fmt: skip
 def test_plural(noun: str, plural: str):
