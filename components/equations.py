@@ -121,7 +121,8 @@ def _guidance(recipe: PlaneFlow, rule: Guidance) -> str:
     w, s = number(rule.w), number(rule.w - 1)
     if recipe.rule == "cfg":
         text = CFG.replace("W$", f"{w}$").replace("S$", f"{s}$")
-        text += NOT_TILTED if rule.w != 0 else ""
+        # A uniform source has no score that gives the field.
+        text += NOT_TILTED if rule.w != 0 and recipe.source == "gaussian" else ""
     elif kind.weak:
         text = AUTO.replace("BLUR", number(recipe.blur)).replace("W$", f"{w}$").replace("S$", f"{s}$")
         text = text.replace("(X)", r"(x \mid c)" if recipe.label >= 0 else "(x)")

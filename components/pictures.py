@@ -336,8 +336,8 @@ class Runs:
                 caption = f"x₀ as predicted at step {event.step}"
                 update[screen.stage] = {"pictures": pictures, "live": True, "caption": caption}
             return update
-        if isinstance(event, Stopped) and not full:
-            return {}
+        if isinstance(event, Stopped | Failed) and not full:
+            return {}  # a solver or grid may need more steps than a quick run has: the full one says what is wrong
         return outcome(event, screen)
 
 

@@ -33,7 +33,13 @@ from playground.plane.pictures import picture_as_points
 from playground.plane.point import ask_point
 from playground.plane.quality import distance
 from playground.plane.recipe import SAMPLERS, STEPPINGS, WORD_LIMIT, PlaneFlow, impossible
-from playground.plane.targets import LINES, TITLES, decode_mixture, decode_points, encode_mixture, encode_points
+from playground.plane.targets import (
+    TITLES,
+    decode_mixture,
+    decode_points,
+    encode_mixture,
+    encode_points,
+)
 from playground.plane.views import FlowViews, keys, reasons, remarks
 from playground.recipes import rule_fields
 from playground.solvers import SOLVERS
@@ -52,10 +58,6 @@ FILED = ("density", "arrows", "noising", "conditional", "grid", "tilted", "error
 """Buffers of the plane that a saved file has, beside those of the line."""
 
 LOOK = {"layers": ["particles", "trajectories", "density"], "at": 0.62}
-
-START_MIXTURE = encode_mixture(
-    [(-1.2, -0.6, 0.45, 0.2, 0.5, 1.0, 0), (1.1, -0.7, 0.3, 0.3, 0.0, 1.0, 1), (0.1, 1.2, 0.6, 0.18, -0.3, 0.7, 2)]
-)
 
 # What a preset sets, and how it is looked at. All else goes back to its default.
 POLYGONS = {"layers": ["solver", "trajectories", "density"], "at": 1.0}
@@ -148,11 +150,8 @@ PATH_TITLES = {
 
 
 def recipe_of(values: tuple[Any, ...]) -> PlaneFlow:
-    """The recipe that the controls describe. The target decides the dimension and which classes there are."""
+    """The recipe that the controls describe. The target decides which classes there are."""
     told = dict(zip(NAMES, values, strict=True))
-    told["dimension"] = 1 if told["target"] in LINES else 2
-    if told["target"] == "mixture" and not told["mixture"]:
-        told["mixture"] = START_MIXTURE
     recipe = PlaneFlow.make(**told)
     if recipe.label >= 0 and not (recipe.target == "points" and not recipe.points):
         classes = recipe.classes()
@@ -394,7 +393,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             save = Save(elem_id="flow-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="flow-notes")
             point = gr.HTML(
-                lines("Click a point of the plane for log p, exact and by the ODE, and the way there and back."),
+                lines(
+                    "Click a point of the plane for log p, exact and by the ODE, and the way there and back "
+                    "(untick “edit on the plane” first, where it is ticked)."
+                ),
                 elem_classes="dp-readout",
                 elem_id="flow-point",
             )
@@ -452,7 +454,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         for full, event in steps:
             if isinstance(event, Result):
                 flow: Flow = event.value
-                if not event.reused:
+                if (
+                    not event.reused and recipe.field == "exact"
+                ):  # a network's time has nothing to do with components
                     pace.learn(flow)
                 made = show_flow(flow, visitor, not full, show, on)
                 update: dict[Any, Any] = {plane: made["value"], shown: made["token"]}
@@ -663,7 +667,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     # --- buttons ---------------------------------------------------------------------------------------
     then_start(dice.click(lambda: random.randrange(2**31), None, c["seed"], **fast))
     for name, button, (changes, view) in presets:
-        wanted = PlaneFlow(**{"dimension": 1 if changes.get("target") in LINES else 2, **changes})
+        wanted = PlaneFlow(**changes)
         shown_as = {"id": name, **view}
 
         def take(wanted=wanted, shown_as=shown_as):
@@ -744,7 +748,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 raise RecipeError("Choose at least one solver to compare.")
             recipe = comparison_of(recipe_of(values), solvers)
             for event in backend.run(recipe, request.session_hash or "", f"{PlaneFlow.tab}/compare"):
-                if isinstance(event, Preview):
+                if isinstance(event, Preview) and not event.step:
+                    yield {compare: gr.Button("finding the exact solution", interactive=False), error: ""}
+                elif isinstance(event, Preview):
                     yield charted(event.value, gr.Button(f"{event.step} of {event.steps} runs", interactive=False))
                 elif isinstance(event, Queued):
                     yield {compare: gr.Button(f"waiting: {event.ahead} ahead of yours", interactive=False)}
@@ -763,8 +769,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def plane_flow(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         """The trajectories of a PlaneFlow recipe: times, and arrays as base64 of little-endian numbers."""
         with refusals(recipe):
-            line = isinstance(recipe.get("target"), str) and recipe["target"] in LINES
-            made = PlaneFlow.make(**{"dimension": 1 if line else 2, **recipe})
+            made = PlaneFlow.make(**recipe)
             result = backend.result(made, request.session_hash or "", f"{PlaneFlow.tab}/api")
         far, floor = distance(result)
         return {

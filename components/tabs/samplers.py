@@ -713,7 +713,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             if isinstance(event, Preview):
                 training = isinstance(recipe, PlaneComparison) and not isinstance(event.value, list)
                 does = "training its network, update" if training else "call" if event.count.evaluations else "run"
-                yield {where: lines(f"{name}: {does} {event.step} of {event.steps}")}
+                far = f"{does} {event.step} of {event.steps}" if event.step else "finding the exact solution"
+                yield {where: lines(f"{name}: {far}")}
             elif isinstance(event, Queued):
                 yield {where: lines(f"{name}: waiting, {event.ahead} ahead of yours")}
             elif isinstance(event, Failed):

@@ -190,6 +190,8 @@ def _plane_comparison(recipe: PlaneComparison, desk: Desk) -> Work:
     for event in run_plane_comparison(recipe, field):
         if isinstance(event, PlaneCompared):
             yield Result(event)
+        elif event is None:
+            yield None
         else:
             yield Preview(len(event), recipe.size, Count(), value=event)
 

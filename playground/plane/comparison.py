@@ -10,7 +10,7 @@ from pydantic import Field
 
 from playground.fields import Count
 from playground.fields import Field as VectorField
-from playground.plane.metrics import ErrorRow, errors_against_nfe
+from playground.plane.metrics import ErrorRow, measured_errors
 from playground.plane.recipe import PlaneFlow, SamplerName
 
 ETAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -18,7 +18,7 @@ ETAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 class PlaneComparison(PlaneFlow):
-    """Solvers, budgets and amounts of noise on one target (`errors_against_nfe`)."""
+    """Solvers, budgets and amounts of noise on one target (`measured_errors`)."""
 
     tab: ClassVar[str] = "samplers/plane"
 
@@ -50,21 +50,25 @@ class PlaneCompared:
         return 200 * len(self.rows)
 
 
-def run(recipe: PlaneComparison, field: VectorField | None = None) -> Iterator[list[ErrorRow] | PlaneCompared]:
+def run(
+    recipe: PlaneComparison, field: VectorField | None = None
+) -> Iterator[list[ErrorRow] | PlaneCompared | None]:
     """Run a comparison.
 
     Args:
         field: the trained one, where the recipe asks for a learned field.
 
     Yields:
-        The rows so far, after each; PlaneCompared at the end.
+        The rows so far, after each, and none at first, while the exact solution is found; None in between, where it
+        can be stopped; PlaneCompared at the end.
 
     Raises:
         RecipeError: for a recipe that is impossible, in one sentence.
     """
     rows: list[ErrorRow] = []
     count = Count()
-    errors = errors_against_nfe(
+    yield []
+    errors = measured_errors(
         recipe,
         recipe.solvers,
         recipe.budgets,
@@ -75,6 +79,9 @@ def run(recipe: PlaneComparison, field: VectorField | None = None) -> Iterator[l
         recipe.etas,
     )
     for row in errors:
+        if row is None:
+            yield None
+            continue
         rows.append(row)
         count = Count(count.evaluations + row.evaluations, count.sample_forwards + row.evaluations)
         yield list(rows)

@@ -20,8 +20,8 @@ from playground.guidance import Guidance
 from playground.plan import Plan, Row
 from playground.plane.flow import Cloud, exact_field, source_noise
 from playground.plane.recipe import PlaneFlow
-from playground.plane.reference import transported
-from playground.sampling import Snapshot, run
+from playground.plane.reference import transporting
+from playground.sampling import Finished, Snapshot, sample
 from playground.schedules import Schedule
 from playground.solvers import SOLVERS
 
@@ -128,7 +128,23 @@ def errors_against_nfe(
     equal: Literal["nfe", "steps"] = "nfe",
     etas: Sequence[float] = (),
 ) -> Iterator[ErrorRow]:
-    """Errors of solvers at several costs, in float64: rows as they are ready, cheap ones first.
+    """Errors of solvers at several costs (`measured_errors`): only the rows."""
+    rows = measured_errors(recipe, solvers, budgets, particles, field, grid, equal, etas)
+    return (row for row in rows if row is not None)
+
+
+def measured_errors(
+    recipe: PlaneFlow,
+    solvers: Sequence[str],
+    budgets: Sequence[int] = (8, 16, 32, 64, 128),
+    particles: int = 1000,
+    field: Field | None = None,
+    grid: str = "log_snr",
+    equal: Literal["nfe", "steps"] = "nfe",
+    etas: Sequence[float] = (),
+) -> Iterator[ErrorRow | None]:
+    """Errors of solvers at several costs, in float64: rows as they are ready, cheap ones first. None in between
+    says that it can be stopped there; the exact solution, which comes first, takes hundreds of evaluations.
 
     All start from the same exact draws of the marginal at the noisy end and are compared at the other end with the
     exact flow (Dormand-Prince, tolerance 1e-10) and with exact draws. The target, path, class, seed and eta are the
@@ -158,7 +174,7 @@ def errors_against_nfe(
         return schedule.alpha(t) * x0 + schedule.sigma(t) * noise
 
     x = marginal(start, recipe.seed)
-    exact, _ = transported(field, x, start, end, 1e-10, recipe.label)
+    exact, _ = yield from transporting(field, x, start, end, 1e-10, recipe.label)
     truth = marginal(end, recipe.seed + 1, 20 * particles)
     floor = chance_distance(lambda k: marginal(end, recipe.seed + 2 + k), truth)
     cloud = Cloud(field, particles)
@@ -170,7 +186,9 @@ def errors_against_nfe(
             times = chart_times(schedule, steps, grid)
             row = Row(recipe.seed, times, name, Guidance(), label, None, None, eta)
             begin = Snapshot(0, x[None], None, {})
-            result = run(Plan((row,)), cloud, dtype=torch.float64, start=begin)
+            for result in sample(Plan((row,)), cloud, dtype=torch.float64, start=begin):  # noqa: B007
+                yield None
+            assert isinstance(result, Finished)
             draws = SOLVERS[name].stochastic and eta > 0
             gap = (result.x[0] - exact).norm(dim=-1).median()
             yield ErrorRow(

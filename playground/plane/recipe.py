@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from playground.errors import RecipeError
 from playground.grids import ALIGNED, GRIDS, make_grid
 from playground.guidance import RULES
 from playground.plan import Plan, Row
 from playground.plane.mixtures import Mixture
-from playground.plane.targets import LINES, TARGETS, decode_points, edited_mixture, point_target, word_target
+from playground.plane.targets import (
+    LINES,
+    START_MIXTURE,
+    TARGETS,
+    decode_points,
+    edited_mixture,
+    point_target,
+    word_target,
+)
 from playground.recipes import RECIPES, Guided, RuleName
 from playground.schedules import CONTINUOUS, Schedule
 from playground.solvers import SOLVERS
@@ -147,6 +155,16 @@ class PlaneFlow(Guided):
         json_schema_extra={"step": 0.05},
         description="autoguidance goes away from the exact field of data blurred by this much",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_target(cls, values: Any) -> Any:
+        """The target decides where it lives, unless it is said; a mixture nobody has edited has three parts."""
+        if isinstance(values, dict) and isinstance(target := values.get("target"), str):
+            values = {"dimension": 1 if target in LINES else 2, **values}
+            if target == "mixture" and not values.get("mixture"):
+                values["mixture"] = START_MIXTURE
+        return values
 
     def schedule(self) -> Schedule:
         """The path's alpha(t) and sigma(t).

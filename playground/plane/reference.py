@@ -6,7 +6,7 @@ differential equations I", II.4), in float64, forwards or backwards in time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,7 +32,19 @@ MAX_STEPS = 20_000
 
 
 def integrate(slope: Slope, y: Tensor, t: float, s: float, tolerance: float = 1e-8) -> tuple[Tensor, int]:
-    """y(s) from y(t) = y, for dy/dt = slope(t, y).
+    """y(s) from y(t) = y, for dy/dt = slope(t, y): `integrating`, to its end."""
+    work = integrating(slope, y, t, s, tolerance)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def integrating(
+    slope: Slope, y: Tensor, t: float, s: float, tolerance: float = 1e-8
+) -> Generator[None, None, tuple[Tensor, int]]:
+    """y(s) from y(t) = y, for dy/dt = slope(t, y); after each step one may stop it or do something else.
 
     Args:
         y: [B, ...] float64; rows share their steps, and the worst row decides about them.
@@ -49,6 +61,7 @@ def integrate(slope: Slope, y: Tensor, t: float, s: float, tolerance: float = 1e
     h = (s - t) / 50
     first, asked = slope(t, y), 1
     for _ in range(MAX_STEPS):
+        yield
         h = max(h, s - t) if s < t else min(h, s - t)
         k = [first]
         for c, row in zip(_C[1:], _A[1:], strict=True):
@@ -80,6 +93,14 @@ def velocity(field: Field, x: Tensor, t: float, label: int = -1) -> Tensor:
     times = as_time(t).expand(len(x))
     p: Prediction = field.predict(x, times, field.encode([None if label < 0 else label] * len(x)))
     return p.velocity
+
+
+@torch.no_grad()
+def transporting(
+    field: Field, x: Tensor, t: float, s: float, tolerance: float = 1e-8, label: int = -1
+) -> Generator[None, None, tuple[Tensor, int]]:
+    """`transported`, step by step."""
+    return (yield from integrating(lambda at, y: velocity(field, y, at, label), x.double(), t, s, tolerance))
 
 
 @torch.no_grad()

@@ -368,3 +368,9 @@ def picture_points(image: Image.Image, width: float = 5.0) -> Tensor:
 def picture_target(image: Image.Image, bandwidth: float = 0.05) -> Mixture:
     """The dark pixels of a picture as a kernel mixture."""
     return point_target(picture_points(image), None, bandwidth)
+
+
+START_MIXTURE = encode_mixture(
+    [(-1.2, -0.6, 0.45, 0.2, 0.5, 1.0, 0), (1.1, -0.7, 0.3, 0.3, 0.0, 1.0, 1), (0.1, 1.2, 0.6, 0.18, -0.3, 0.7, 2)]
+)
+"""What the mixture editor begins with."""

@@ -76,6 +76,8 @@ def reasons(recipe: PlaneFlow) -> dict[str, str]:
         told["tilted"] = "Choose a class: the tilted density is p(x) p(c|x)^w."
     elif recipe.source != "gaussian":
         told["tilted"] = "The tilted density is shown for a Gaussian source."
+    elif recipe.w < 0:
+        told["tilted"] = "For w below 0 the tilted density p(x) p(c|x)^w need not have an integral."
     elif recipe.rule not in TILTING:
         told["tilted"] = "This rule does not raise p(c|x) to the power w: there is no tilted density to compare."
     if why := no_exact_path(recipe):

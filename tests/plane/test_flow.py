@@ -247,9 +247,8 @@ def test_a_recipe_travels_in_a_link():
     ("changes", "sentence"),
     [
         ({"target": "points"}, "draw at least one"),
-        ({"target": "mixture"}, "no components"),
         ({"target": "word", "word": " "}, "Type a word"),
-        ({"target": "pair"}, "on the line"),
+        ({"target": "pair", "dimension": 2}, "on the line"),
         ({"dimension": 1}, "in the plane"),
         ({"source": "uniform", "target": "pinwheel"}, "round components"),
         ({"source": "uniform", "solver": "ancestral"}, "by the score"),
