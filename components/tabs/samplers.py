@@ -31,7 +31,7 @@ from components.readouts import LATEX, lines, number, rule_panel, said, word_lis
 from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, fitted, views_files
 from components.widgets import Filmstrip, Race, Save, Words
-from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
+from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.distributions import verdict
 from playground.errors import Ended, ModelError, PlaygroundError, RecipeError
 from playground.grids import ALIGNED
@@ -183,6 +183,11 @@ def side_by_side(pictures: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(picture) for picture in small], 1)
 
 
+def compared_here(kept: Any) -> bool:
+    """Whether something that is kept is a comparison."""
+    return isinstance(kept, ComparisonViews)
+
+
 def race_value(
     recipe: Comparison, result: Compared | None, table: list[Measured], token: str, schedule: Schedule
 ) -> dict[str, Any]:
@@ -194,7 +199,7 @@ def race_value(
     for cell in cells:
         measured = table[row] if table and cell.steps else None
         if not cell.steps:
-            text = "not one step"
+            text = cell.reason or "not one step"
         elif measured is None:
             text = f"{cell.steps} steps · {cell.evaluations} NFE"
         else:
@@ -418,6 +423,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             expected = gr.HTML(elem_classes="dp-readout", elem_id="samplers-expected")
         with gr.Column(elem_classes="dp-picture dp-wide"):
             told = gr.HTML(elem_classes="dp-note", elem_id="samplers-link-notes")
+            notes = gr.HTML(elem_classes="dp-note", elem_id="samplers-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="samplers-error")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("## The race: every picture after as many model calls")
@@ -606,15 +612,21 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             recipe = recipe_of(values)
             schedule = backend.model(recipe.model).denoiser.schedule
             recipe = recipe.possible(schedule)
-            yield {error: "", summed: ""}
+            # The cells are empty, and nothing of an earlier run is behind them.
+            waiting = race_value(recipe, None, [], "", schedule)
+            yield {error: "", summed: "", shown: "", race: waiting, notes: ""}
             result: Compared | None = None
+            noted: list[str] = []
             for event in backend.run(recipe, visitor, Comparison.tab):
                 if isinstance(event, Result):
                     result = event.value
+                elif isinstance(event, Note):
+                    noted.append(event.text)
+                    yield {notes: lines(*dict.fromkeys(noted))}
                 elif update := progress(event, "comparing"):
                     if isinstance(event, Preview) and event.pictures is not None:
                         seen = {"live": data_url(side_by_side(event.pictures)), "step": event.step}
-                        update[race] = race_value(recipe, None, [], "", schedule) | seen
+                        update[race] = waiting | seen
                     yield update
             if result is None:
                 return
@@ -630,11 +642,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                         yield update
                 if kind not in references:
                     return
-            yield {status: done} | measured(token, references, cost, distance)
+            if shelf.newest(visitor, compared_here) is shelf.get(token):  # and not a later run's
+                yield {status: done} | measured(token, references, cost, distance)
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
 
-    shows = [race, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
+    shows = [race, notes, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
     asking = [axis, what, *controls]
 
     def then_compare(event: Any) -> None:
@@ -741,6 +754,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             yield {clocked: lines(str(problem))}
             return
         kept.remeasured([replace(m, alone=t) for m, t in zip(kept.table, taken, strict=True)])
+        if shelf.newest(request.session_hash, compared_here) is not kept:
+            return  # another comparison is on show by now
         said = "Each picture was timed in a run by itself, decoder included."
         yield pictured(token, kept) | {
             clocked: lines(said),
@@ -988,7 +1003,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     judging = [quality_row, quality_said, what]
     opened = opens(restore, None, [*controls, words, race, told, left_out, *judging], **FAST)
-    opened.then(run_comparison, asking, shows, **RUNNING)
+    foretold_here = opened.then(foretold, [left_out, *controls], foretells, **FAST)
+
+    def run_what_is_there(request: gr.Request, cost: str, distance: str, *values: Any) -> Iterator[dict[Any, Any]]:
+        """A comparison takes a while: what opens the page only shows one that has been made before."""
+        try:
+            recipe = recipe_of(values)
+            recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        if all(backend.finished(r) is not None for r in (recipe, *recipe.references().values())):
+            yield from run_comparison(request, cost, distance, *values)
+        else:
+            yield {status: lines(f"Press {go.value} to run it.")}
+
+    foretold_here.then(run_what_is_there, asking, shows, **RUNNING)
 
     def left(request: gr.Request) -> None:
         backend.forget(request.session_hash or "")

@@ -112,6 +112,19 @@ def _models(recipe: TextToImage, desk: Desk) -> tuple[TextToImageModel, TextToIm
 
 def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any], desk: Desk) -> Work:
     """The events of a run that makes pictures, as the reader sees them."""
+    for event in _noted(recipe, model, events):
+        if isinstance(event, Note):
+            yield event
+        elif isinstance(event, Generated):
+            yield Result(event)
+        elif isinstance(event, Progress):
+            yield _shown(event, model, desk)
+        else:
+            yield None
+
+
+def _noted(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any]) -> Iterator[Any]:
+    """The events, and a Note for words that the model does not know and whenever memory has run out."""
     for words in recipe.texts():
         for text in model.text.notes(words):
             yield Note(text, of_words=True)
@@ -121,12 +134,7 @@ def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any
         fewer = [n for was, n in zip(before, limits, strict=True) if n is not None and (was is None or n < was)]
         if fewer:
             yield Note(f"Memory ran out: the same work goes on in batches of {min(fewer)}.")
-        if isinstance(event, Generated):
-            yield Result(event)
-        elif isinstance(event, Progress):
-            yield _shown(event, model, desk)
-        else:
-            yield None
+        yield event
 
 
 def _limits(model: TextToImageModel) -> tuple[int | None, int | None]:
@@ -150,16 +158,15 @@ LIVE_CELLS = 60
 def _comparison(recipe: Comparison | Reference | Cohort, desk: Desk) -> Work:
     """Previews of a comparison show its cells, by their first seed; the others tell how far they are."""
     model = desk.model(recipe.model)
-    for words in recipe.texts():
-        for text in model.text.notes(words):
-            yield Note(text, of_words=True)
     events: Iterator[Any]
     if isinstance(recipe, Cohort):
         events = run_cohort(recipe, model)
     else:
         events = refine(recipe, model) if isinstance(recipe, Reference) else run_comparison(recipe, model)
-    for event in events:
-        if isinstance(event, Compared | Converged | Drawn):
+    for event in _noted(recipe, model, events):
+        if isinstance(event, Note):
+            yield event
+        elif isinstance(event, Compared | Converged | Drawn):
             yield Result(event)
         elif isinstance(event, Progress):
             cells = len(event.x0) // recipe.pictures if isinstance(recipe, Comparison) else 0

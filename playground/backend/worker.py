@@ -350,7 +350,7 @@ class Backend:
                 if self._closing and not self._waiting:
                     break
                 if self._waiting:
-                    self._active = min(self._waiting, key=self._turn_order)
+                    self._active = min(self._ready(), key=self._turn_order)
                     self._waiting.remove(self._active)
             self._do_tasks()
             if self._active is not None:
@@ -373,12 +373,23 @@ class Backend:
             except BaseException as error:
                 future.set_exception(error)
 
+    def _ready(self) -> list[_Run]:
+        """The waiting runs but those that an equal one, which has begun, works for as well: a class that opens one
+        link computes it once."""
+        begun = {job.recipe for job in self._waiting if job.work is not None and not job.stop.is_set()}
+        return [j for j in self._waiting if j.work is not None or j.stop.is_set() or j.recipe not in begun]
+
     def _take_turn(self, job: _Run) -> None:
         """Advance a run until it ends, is stopped, or has used its turn while another waits."""
         began = time.monotonic()
         final: Event = Stopped()
         try:
-            if not job.stop.is_set():
+            if not job.stop.is_set() and (done := self._results.get(job.recipe)) is not None:
+                # An equal run was quicker.
+                final = Result(done, reused=True)
+                if job.work is not None:
+                    job.work.close()
+            elif not job.stop.is_set():
                 if job.work is None:
                     job.next_preview = began + FIRST_PREVIEW
                     desk = Desk(

@@ -7,6 +7,7 @@ have several seeds; its pictures and its race are the first one's, its errors me
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,12 +57,14 @@ class Cell:
         budget: evaluations, or steps, that it may take.
         steps: that it takes; 0 where the budget does not pay for one step.
         evaluations: of the field.
+        reason: why the solver cannot take so many, "" where it can.
     """
 
     solver: str
     budget: int
     steps: int
     evaluations: int
+    reason: str = ""
 
 
 class Comparison(TextToImage):
@@ -96,15 +99,17 @@ class Comparison(TextToImage):
 
     def cells(self, schedule: Schedule) -> list[Cell]:
         """All cells, solver by solver."""
-        found = []
-        for solver in dict.fromkeys(self.solvers):
-            for budget in sorted(set(self.budgets)):
-                steps = budget if self.equal == "steps" else self._steps_within(solver, budget, schedule)
-                cost = self._cost(solver, steps, schedule) if steps else 0
-                if not cost and self.equal == "nfe":
-                    steps = 0  # all that it would pay for is held still
-                found.append(Cell(solver, budget, steps, cost))
-        return found
+        return list(_cells(self, schedule))
+
+    def _cell(self, solver: str, budget: int, schedule: Schedule) -> Cell:
+        try:
+            steps = budget if self.equal == "steps" else self._steps_within(solver, budget, schedule)
+            cost = self._cost(solver, steps, schedule) if steps else 0
+        except PlaygroundError as problem:
+            return Cell(solver, budget, 0, 0, str(problem))
+        if not cost and self.equal == "nfe":
+            steps = 0  # all that it would pay for is held still
+        return Cell(solver, budget, steps, cost)
 
     def _cell_row(self, solver: str, steps: int, schedule: Schedule, index: int = 0) -> Row:
         row = self.model_copy(update={"solver": solver, "steps": steps, "seed": self.seed + index})._row(schedule)
@@ -122,13 +127,16 @@ class Comparison(TextToImage):
     def _steps_within(self, solver: str, budget: int, schedule: Schedule) -> int:
         """The most steps that a budget of evaluations pays for."""
         low = SOLVERS[solver].minimum_steps
-        for steps in range(max(budget, low), low - 1, -1):
-            if self._cost(solver, steps, schedule) <= budget:
-                # Those that a rule holds still in cost nothing.
-                while self._cost(solver, steps + 1, schedule) <= budget:
-                    steps += 1
-                return steps
-        return 0
+        # From the number that its calls per step make likely: to ask what a plan costs may take a while.
+        steps = max(low, budget // SOLVERS[solver].evaluations)
+        while steps >= low and self._cost(solver, steps, schedule) > budget:
+            steps -= 1
+        if steps < low:
+            return 0
+        # A last step may be cheaper, and those that a rule holds still in cost nothing.
+        while self._cost(solver, steps + 1, schedule) <= budget:
+            steps += 1
+        return steps
 
     def refused(self, schedule: Schedule) -> dict[str, str]:
         """Per solver that cannot run here (on this model, grid or rule), why."""
@@ -141,7 +149,8 @@ class Comparison(TextToImage):
     def _refusals(self, schedule: Schedule) -> Iterator[tuple[str, str]]:
         for solver in SOLVERS:
             try:
-                Plan((self._cell_row(solver, max(4, SOLVERS[solver].minimum_steps), schedule),)).lanes(schedule)
+                # So many that none fits onto a grid by chance.
+                Plan((self._cell_row(solver, max(25, SOLVERS[solver].minimum_steps), schedule),)).lanes(schedule)
             except PlaygroundError as problem:
                 yield solver, str(problem)
 
@@ -179,7 +188,8 @@ class Comparison(TextToImage):
         self._check_rule()
         cells = [c for c in self.cells(schedule) if c.steps]
         if not cells:
-            raise RecipeError("No solver can take a single step within these budgets.")
+            why = next((c.reason for c in self.cells(schedule) if c.reason), "")
+            raise RecipeError(why or "No solver can take a single step within these budgets.")
         if idle := [c for c in cells if not c.evaluations]:
             raise RecipeError(
                 f"{RULES[self.rule].title} holds all of {_number(idle[0].steps, 'step')} still and would show "
@@ -198,6 +208,12 @@ class Comparison(TextToImage):
 @lru_cache(64)  # it takes most of a second: diffusers' schedulers make their tables
 def _refused(recipe: Comparison, schedule: Schedule) -> tuple[tuple[str, str], ...]:
     return tuple(recipe._refusals(schedule))
+
+
+@lru_cache(64)
+def _cells(recipe: Comparison, schedule: Schedule) -> tuple[Cell, ...]:
+    pairs = itertools.product(dict.fromkeys(recipe.solvers), sorted(set(recipe.budgets)))
+    return tuple(recipe._cell(solver, budget, schedule) for solver, budget in pairs)
 
 
 class Reference(TextToImage):

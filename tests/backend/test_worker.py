@@ -420,6 +420,27 @@ def test_an_equal_recipe_is_not_computed_again(backend, hand):
     assert not list(backend.run(tiny(w=3.1)))[-1].reused
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_class_that_opens_one_link_computes_it_once(make_backend, hands, models, stopped):
+    """Equal runs that wait let the first one work for them all; if that is stopped, another takes over."""
+    backend = make_backend(turn=0)
+    hand = hands(backend)
+    hand.hold()
+    first = Reader(backend.run(tiny(steps=6), "visitor 0"))
+    hand.wait_for_call(1)
+    others = [Reader(backend.run(tiny(steps=6), f"visitor {k}")) for k in range(1, 5)]
+    for other in others:
+        other.wait_for(Queued)
+    if stopped:
+        backend.stop("visitor 0")
+    hand.let_go()
+    for reader in others:
+        expect_picture(reader.final, models["sd2"])
+    assert isinstance(first.final, Stopped if stopped else Result)
+    assert hand.calls == 6 + stopped
+    assert sum(other.final.reused for other in others) == len(others) - stopped
+
+
 def test_a_kept_result_still_supersedes_the_run_before_it(backend, hand):
     list(backend.run(tiny(), "ann"))
     hand.hold()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
-from tour import SMALL, finished, open_tab
+from tour import NEEDS_A_CLICK, SMALL, finished, open_tab
 from visiting import Tab, until
 
 from playground.sharing.records import from_file
@@ -25,7 +25,6 @@ SAVE = {
     "samplers": "#samplers-save",
     "flow": "#flow-save",
 }
-NEEDS_A_CLICK = {"samplers": "#samplers-go"}
 
 DROP = """content => {
     const bytes = Uint8Array.from(atob(content), c => c.charCodeAt(0));

@@ -421,3 +421,26 @@ def test_a_comparison_names_the_references_it_needs(solvers, eta, kinds):
     found = Comparison(solvers=solvers, eta=eta).references()
     assert list(found) == kinds
     assert all((one.noisy == "yes") == (kind == "sde") for kind, one in found.items())
+
+
+@pytest.mark.parametrize("equal", ["nfe", "steps"])
+def test_every_solver_has_a_cell_or_a_reason_at_every_budget(models, equal):
+    """A solver that cannot take some number of steps leaves the others alone."""
+    schedule = models["sd2"].denoiser.schedule
+    recipe = Comparison(solvers=tuple(SOLVERS)[:16], budgets=(3, 4, 7, 8, 20, 48), equal=equal)
+    other = recipe.but(solvers=tuple(SOLVERS)[16:])
+    for some in (recipe, other):
+        cells = some.cells(schedule)
+        assert len(cells) == 6 * len(some.solvers)
+        for cell in cells:
+            assert not (cell.steps and cell.reason)
+            if equal == "nfe":
+                assert cell.evaluations <= cell.budget
+                if cell.steps:  # one more step would cost too much, or cannot be taken
+                    more = some.but(equal="steps", budgets=(cell.steps + 1,), solvers=(cell.solver,)).cells(
+                        schedule
+                    )[0]
+                    assert more.reason or more.evaluations > cell.budget
+    able = Comparison(solvers=("ddim", "diffusers:pndm"), budgets=(7, 8))
+    assert [c.budget for c in able.cells(schedule) if c.solver == "ddim" and c.steps] == [7, 8]
+    able.possible(schedule).plan(schedule)
