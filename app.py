@@ -10,8 +10,8 @@ import sys
 import tempfile
 
 UNGUARDED = (
-    "Sharing without --auth: anyone who gets the link can run experiments on this machine with the models it was "
-    "started with, bring pictures for them, and fill the queue. They see no files, no other visitor's work and no "
+    "Open to others without --auth: anyone who gets the link can run experiments on this machine with the models it "
+    "was started with, bring pictures for them, and fill the queue. They see no files, no other visitor's work and no "
     "other model. --auth USER:PASSWORD lets in only those who know it."
 )
 """What visitors can do, said when nothing keeps them out."""
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.compile:
         print("Compiling for the first pictures; the page says when more has to be compiled …", flush=True)
     warm_up(backend).join(WARM_UP)
-    if args.share and not args.auth:
+    if (args.share or args.host in ("0.0.0.0", "::")) and not args.auth:
         print(UNGUARDED, flush=True)
     try:
         page, url = launch(

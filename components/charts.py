@@ -143,7 +143,7 @@ def errors_against_cost(rows: Sequence[ErrorRow], what: Literal["error", "margin
             continue
         solver, x, y = SOLVERS[name], [r.evaluations for r in own], [getattr(r, what) for r in own]
         slope = fitted_slope(x, y)
-        told = f": slope {slope:.2f} (order {solver.order})" if what == "error" and slope == slope else ""
+        told = f": slope {slope:.2f} ({solver.told_order()})" if what == "error" and slope == slope else ""
         colour = SOLVER_COLOURS.get(name) or next(spare)
         figure.add_scatter(
             x=x,
@@ -384,7 +384,7 @@ def comparison_errors(
             y=[getattr(m, what) for m in own],
             error_y={"array": spread, "width": 3, "thickness": 1} if what == "error" and any(spread) else None,
             customdata=[[m.cell.steps, "" if m.resolved else ", below what the reference can tell"] for m in own],
-            name=f"{solver.title}{slope} (order {solver.order}{', SDE' if own[0].compares == 'sde' else ''})",
+            name=f"{solver.title}{slope} ({solver.told_order()}{', SDE' if own[0].compares == 'sde' else ''})",
             mode="lines+markers",
             hovertemplate="%{customdata[0]} steps, %{x:.3g}: "
             + told

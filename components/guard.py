@@ -13,6 +13,7 @@ import gradio as gr
 from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +21,19 @@ from components.readouts import LATE
 from playground.errors import PlaygroundError
 
 log = logging.getLogger(__name__)
+
+
+class Hosts(TrustedHostMiddleware):
+    """Answers only under known names; the list may change while the server runs."""
+
+    def __init__(self, app: ASGIApp, names: list[str]):
+        super().__init__(app, names)
+        self.names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.allow_any = "*" in self.names
+        self.allowed_hosts = [name.lower() for name in self.names]
+        await super().__call__(scope, receive, send)
 
 
 def in_a_sentence(error: Exception) -> gr.Error:

@@ -72,9 +72,18 @@ class Media:
             own = [k for k, (owner, _) in self._kept.items() if owner == visitor]
             for old in own[: -self._per_visitor]:
                 del self._kept[old]
-            while len(self._kept) > 1 and sum(p.nbytes for _, p in self._kept.values()) > self._limit:
-                self._kept.popitem(last=False)
+            self._trim()
         return token
+
+    def _trim(self) -> None:
+        """Drop what was asked for longest ago, until all fits."""
+        while len(self._kept) > 1 and sum(p.nbytes for _, p in self._kept.values()) > self._limit:
+            self._kept.popitem(last=False)
+
+    def grown(self) -> None:
+        """A collection has made a file, which it keeps: it counts as well."""
+        with self._lock:
+            self._trim()
 
     def get(self, token: str) -> Kept | None:
         """A collection, or None when it is no longer kept."""
@@ -122,6 +131,7 @@ class Media:
                 return Response("no such picture", 404)
             except (PlaygroundError, TimeoutError) as error:
                 return Response(str(error) or "too slow", 503)
+            self.grown()
             headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
             kind = "application/octet-stream" if binary else "image/png"
             return Response(content, media_type=kind, headers=headers)

@@ -9,22 +9,24 @@
     return /[",\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   };
 
-  /** One line per point: the curve, what x and y measure, their values, z in a matrix, and an error bar's half-width. */
+  /** One line per point: the curve, what x and y measure, their values, z in a matrix, error bars, what hovering says. */
   const table = plot => {
     const quantity = axis => plain(plot._fullLayout[axis[0] + 'axis' + axis.slice(1)]?.title?.text);
-    const lines = [['curve', 'quantity_x', 'x', 'quantity_y', 'y', 'z', 'error']];
+    const lines = [['curve', 'quantity_x', 'x', 'quantity_y', 'y', 'z', 'error_up', 'error_down', 'note']];
     plot._fullData.forEach((trace, index) => {
       const name = plain(trace.name) || 'curve ' + (index + 1);
       const axes = [quantity(trace.xaxis ?? 'x'), quantity(trace.yaxis ?? 'y')];
       if (trace.z) { // a matrix
         trace.z.forEach((row, i) => Array.from(row).forEach((value, j) => {
-          lines.push([name, axes[0], trace.x?.[j] ?? j, axes[1], trace.y?.[i] ?? i, value, '']);
+          lines.push([name, axes[0], trace.x?.[j] ?? j, axes[1], trace.y?.[i] ?? i, value, '', '', '']);
         }));
         return;
       }
       const [x, y] = [trace.x ?? [], trace.y ?? []];
       for (let i = 0; i < Math.max(x.length, y.length); i += 1) {
-        lines.push([name, axes[0], x[i] ?? i, axes[1], y[i], '', trace.error_y?.array?.[i]]);
+        const up = trace.error_y?.array?.[i], down = trace.error_y?.arrayminus?.[i] ?? up;
+        const note = [trace.customdata?.[i] ?? []].flat().filter(said => typeof said === 'string').join(' ');
+        lines.push([name, axes[0], x[i] ?? i, axes[1], y[i], '', up, down, note.replace(/^, /, '')]);
       }
     });
     return lines.map(line => line.map(quoted).join(',')).join('\r\n') + '\r\n';

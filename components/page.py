@@ -11,11 +11,10 @@ from urllib.parse import urlencode
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from components import saving, theme
 from components.controls import link_script
-from components.guard import Guard, Page
+from components.guard import Guard, Hosts, Page
 from components.media import Media, read_data
 from components.pictures import FAST
 from components.tabs import flow, prompt_to_prompt, samplers, sdedit, text_to_image
@@ -192,11 +191,13 @@ def launch(
     page = build(backend, media)
     # Visitors wait in the backend's queue, which is fair and says how long; Gradio's only has to be larger.
     page.queue(default_concurrency_limit=None, max_size=4 * backend.max_queue)
+    local = list(dict.fromkeys(["127.0.0.1", "localhost", "testserver", *hosts, host]))
     allowed = ["127.0.0.1", "localhost", "testserver", *hosts]
     if options.get("share") or (host in ("0.0.0.0", "::") and not hosts):
         allowed = ["*"]
     elif host not in allowed:
         allowed.append(host)
+    shared = bool(options.get("share"))
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -214,8 +215,11 @@ def launch(
         prevent_thread_lock=not wait,
         app_kwargs={
             "routes": [*media.routes(), *saving.routes(media, backend, {r: part.sheet for r, part in TABS})],
-            "middleware": [Middleware(Guard), Middleware(TrustedHostMiddleware, allowed_hosts=allowed)],
+            "middleware": [Middleware(Guard), Middleware(Hosts, names=allowed)],
         },
         **options,
     )
+    if shared and page.share_url is None and host not in ("0.0.0.0", "::"):
+        # No tunnel: the page is as local as one that was never to be shared. The middleware reads this very list.
+        allowed[:] = local
     return page, url

@@ -46,7 +46,7 @@ def seed_row(recipe: type[TextToImage], c: Components) -> Any:
 
 def solver_choice(recipe: type[TextToImage], c: Components) -> None:
     """The dropdown of all solvers with their orders."""
-    titles = [(f"{s.title} (order {s.order})", name) for name, s in SOLVERS.items()]
+    titles = [(f"{s.title} ({s.told_order()})", name) for name, s in SOLVERS.items()]
     c["solver"] = control(recipe, "solver", choices=titles)
 
 

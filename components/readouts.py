@@ -59,7 +59,8 @@ def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[st
     steps = [i for i, asked in enumerate(needed) if any(len(branches) == 2 for branches in asked)]
     total = len(needed)
     told = []
-    if still := sum(not any(asked) for asked in needed):
+    still = sum(not any(asked) for asked in needed)
+    if still:
         told.append(f"The velocity is 0 in the first {still} of {total} steps; they cost nothing.")
     if recipe.w == 1 or recipe.rule == "none":
         if rest_of(row.cond):
@@ -71,8 +72,11 @@ def window_lines(recipe: TextToImage, plan: Plan, schedule: Schedule) -> list[st
         if all(branches == ("uncond",) for asked in needed for branches in asked):
             return [f"Every step follows {alone} alone: c is not computed."]
         return [f"{_steps(without)} of {total} follow {alone} alone, the others c alone."]
+    if still == total:
+        return ["The velocity is 0 in all steps: nothing is asked, and the picture is the noise. Take more steps."]
     if not steps:
-        return [*told, "The window holds no step: c alone, no guidance anywhere."]
+        other = " other" if still else ""
+        return [*told, f"The window holds no{other} step: c alone, no guidance anywhere."]
     told.append(f"Guidance acts in {_steps(steps).lower()} of {total}.")
     for i in steps:
         inside = sum(len(branches) == 2 for branches in needed[i])
@@ -139,7 +143,7 @@ def step_panel(row: Row, model: TextToImageModel) -> str:
     told.append(display(solver.equation))
     if noisy and not solver.reverse_sde:
         told.append("It also adds fresh noise and takes it away again.")
-    told.append(f"**{solver.title}** ({solver.source}), order {solver.order}. One step from $t$ to $s$:")
+    told.append(f"**{solver.title}** ({solver.source}), {solver.told_order()}. One step from $t$ to $s$:")
     told.append(display(solver.formula))
     return "\n\n".join(told)
 

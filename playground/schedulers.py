@@ -331,7 +331,7 @@ class LCM(OnTheTable):
     """
 
     name, title, stochastic = "diffusers:lcm", "LCM (for distilled models)", True
-    source, order = "Luo et al. 2023, Alg. 3", 1
+    source, order = "Luo et al. 2023, Alg. 3", 0
     scheduler = "scheduling_lcm.LCMScheduler"
 
 
@@ -343,6 +343,7 @@ class TCD(OnTheTable):
 
     name, title, stochastic, has_eta = "diffusers:tcd", "TCD (for distilled models)", True, True
     source, order = "Zheng et al. 2024, Alg. 4", 1
+    order_with_noise = 0
     scheduler = "scheduling_tcd.TCDScheduler"
 
 

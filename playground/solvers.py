@@ -172,7 +172,9 @@ class Solver:
         formula: a step from t to s in LaTeX, in lines (\\\\), for the page: hats are guided predictions, dashes
             earlier ones, z is fresh noise; y, rho (tau in the code; on the page tau is 1 - t) and the slope k are
             those of the variable.
-        order: global order of convergence as implemented, start-up and last step included.
+        order: global order of convergence as implemented, start-up and last step included; of a stochastic solver
+            that of the distribution where it draws noise, and 0 where that does not come closer with more steps.
+        order_with_noise: the order at eta = 1, where it is not that of eta = 0.
         evaluations: field evaluations of a full step.
         stochastic: whether it draws noise; then `eta` says how much, from 0 (none: an ODE solver) to 1.
         variables: the variables it can be written in, the default first; empty where the formula fixes it.
@@ -189,6 +191,7 @@ class Solver:
     source: ClassVar[str]
     formula: ClassVar[str] = ""
     order: ClassVar[int]
+    order_with_noise: ClassVar[int | None] = None
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     variables: ClassVar[tuple[str, ...]] = ()
@@ -206,6 +209,14 @@ class Solver:
             raise RecipeError(f"{self.title} cannot be written in {variable[:20]!r}.")
         if self.variables:
             self.variable = VARIABLES[variable or self.variables[0]](schedule)
+
+    @classmethod
+    def told_order(cls) -> str:
+        """Its order, in words."""
+        told = f"order {cls.order}" if cls.order else "no order"
+        if cls.order_with_noise is None:
+            return told
+        return f"{told}, {cls.order_with_noise or 'none'} with noise"
 
     @property
     def equation(self) -> str:
@@ -586,6 +597,7 @@ class ChurnedHeun(Heun):
         r"\rho_{t'} = (1 + \eta(\sqrt2 - 1))\,\rho_t, \quad \text{then Heun from } t'"
     )
     stochastic = True
+    order_with_noise = 0  # gamma does not shrink with the steps: finer ones only add noise more often
     variables: ClassVar[tuple[str, ...]] = ("sigma",)
 
     def _raised(self, t: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ def unreachable(**kwargs):
 def test_sharing_without_the_internet_stays_local_and_says_so(shared, capsys):
     said = shared(capsys, unreachable)
     assert "the page is local only" in said and "Public link" not in said
-    assert "Sharing without --auth: anyone who gets the link can" in said
+    assert "Open to others without --auth: anyone who gets the link can" in said
 
 
 def test_sharing_with_a_tunnel_tells_the_link_and_with_a_password_warns_nobody(shared, capsys):

@@ -8,16 +8,16 @@ from functools import cache
 
 import pytest
 import torch
-from truth import OURS, Toy, cdf, draws, integrate, lopsided
+from truth import OURS, Toy, cdf, draws, fitted_order, gaussian, integrate, lopsided, scaled_linear_betas
 
 from playground.fields import Field, Prediction
-from playground.grids import karras
+from playground.grids import karras, trailing
 from playground.guidance import CFG, Guidance
 from playground.noise import step_noise
 from playground.plan import Plan, Row
 from playground.plane.mixtures import ExactField
 from playground.sampling import Stepped, run, sample
-from playground.schedules import EDM, VP, Linear
+from playground.schedules import EDM, VP, Discrete, Linear
 from playground.solvers import SOLVERS, EulerMaruyama
 
 STOCHASTIC = [name for name, kind in OURS.items() if kind.stochastic]
@@ -264,3 +264,51 @@ def test_churn_never_asks_above_the_noisiest_level(path, eta):
 def test_churn_draws_nothing_at_the_noisiest_level():
     assert drawn(SOLVERS["churn"](VP()), (1.0, 0.5, 0.0)) == [(1, 0)]
     assert drawn(SOLVERS["churn"](VP(), None, 0.0), (1.0, 0.5, 0.0)) == []
+
+
+# The order of the distribution. On Gaussian data a step is linear in x and in what it draws: its answers to a unit
+# of each give the variance at the end exactly, without any draws.
+
+
+def variance_error(solver, path, times):
+    """Relative error of the variance at the last time, from the exact one at the first."""
+    variance = lambda t: float(path.sigma(t)) ** 2 + float(path.alpha(t)) ** 2 * 0.25  # noqa: E731
+    units = len(times)  # x at the start, and one draw of each step
+    x = torch.eye(units, dtype=torch.float64)[:, :1]
+
+    def noise(step, draw):
+        assert draw == 0
+        return torch.eye(units, dtype=torch.float64)[:, step + 1 : step + 2]
+
+    field = ExactField(gaussian(0.25), path, "eps")
+    solver.prepare(times)
+    answers = integrate(solver, lambda x, t: field.predict(x, t, {}), x, times, noise)[:, 0]
+    found = float(answers[0] ** 2 * variance(times[0]) + (answers[1:] ** 2).sum())
+    return abs(found / variance(times[-1]) - 1)
+
+
+NOISY = [name for name, s in SOLVERS.items() if s.stochastic and not s.needs_table]
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("path", [VP(), Linear()], ids=["vp", "linear"])
+def test_with_noise_the_distribution_converges_with_the_order_told(name, path):
+    counts, errors = (160, 320, 640, 1280), []
+    for steps in counts:
+        even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        times = path.t_at_ratio(4 * (0.3 / 4) ** even).tolist()
+        errors.append(variance_error(SOLVERS[name](path, None, 1.0), path, times))
+    told = SOLVERS[name].order_with_noise
+    wanted = SOLVERS[name].order if told is None else told
+    assert fitted_order(counts, errors) == pytest.approx(wanted, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["diffusers:lcm", "diffusers:tcd"])
+def test_those_of_distilled_models_do_not_come_closer(name):
+    table = Discrete.from_betas(scaled_linear_betas())
+    errors = []
+    for steps in (10, 50, 200):
+        times = trailing(table, steps).tolist()
+        errors.append(variance_error(SOLVERS[name](table, None, 1.0), table, times))
+    assert min(errors) > 0.2 and errors[-1] > 0.5 * errors[0]
+    assert 0 in (SOLVERS[name].order, SOLVERS[name].order_with_noise)

@@ -308,7 +308,7 @@ def choices_of(name: str, titles: dict[Any, str], refused: dict[str, str]) -> li
 
 
 TARGET_TITLES = dict(TITLES)
-SOLVER_TITLES = {name: f"{SOLVERS[name].title} (order {SOLVERS[name].order})" for name in SAMPLERS}
+SOLVER_TITLES = {name: f"{SOLVERS[name].title} ({SOLVERS[name].told_order()})" for name in SAMPLERS}
 STEPPING_TITLES = {name: GRID_TITLES[name] for name in STEPPINGS}
 RULE_TITLES = {name: r.title for name, r in RULES.items()}
 

@@ -156,7 +156,7 @@ def about(solver: str) -> str:
     """What a solver is, in a few words."""
     kind = SOLVERS[solver]
     calls = "1 call" if kind.evaluations == 1 else f"{kind.evaluations} calls"
-    return f"order {kind.order}, {calls} a step{', draws noise' if kind.stochastic else ''}"
+    return f"{kind.told_order()}, {calls} a step{', draws noise' if kind.stochastic else ''}"
 
 
 def solver_choices(refused: dict[str, str]) -> list[tuple[str, str]]:

@@ -226,7 +226,7 @@ def labelled(
         for n, line in enumerate(lines):
             draw.text((12, y + size // 2 - 16 + 18 * n), line, fill="black", font=font)
         below = y + size // 2 - 14 + 18 * len(lines)
-        draw.text((12, below), f"order {kind.order}", fill="#444444", font=small)
+        draw.text((12, below), kind.told_order(), fill="#444444", font=small)
         for j, budget in enumerate(budgets):
             x = left + j * (size + 12)
             if (k := rows.get((solver, budget))) is None:

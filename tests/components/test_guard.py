@@ -60,3 +60,13 @@ def test_visitors_files_are_bounded_and_there_is_room_again_when_old_ones_are_go
     assert client.post("/call", content=b"x").status_code == 200
     (folder / "one").unlink()
     assert client.post("/gradio_api/upload", content=b"x").status_code == 200
+
+
+def test_known_names_may_change_while_the_server_runs():
+    """A page that was to be shared and got no tunnel answers to its own names again."""
+    names = ["*"]
+    client = TestClient(guard.Hosts(PlainTextResponse("here"), names), headers={"host": "elsewhere.example"})
+    assert client.get("/").status_code == 200
+    names[:] = ["localhost"]
+    assert client.get("/").status_code == 400
+    assert client.get("/", headers={"host": "localhost:7860"}).status_code == 200

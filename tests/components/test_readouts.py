@@ -80,3 +80,11 @@ def test_every_formula_of_the_page_is_drawn(browser, serve):
         assert shown.locator(".katex-display").count() == len(panels)
         assert shown.locator(".katex-error").count() == 0
         shown.close()
+
+
+def test_a_rule_that_holds_every_step_still_says_that_the_picture_is_noise():
+    recipe = TextToImage.make(steps=1, grid="uniform", rule="zero_star", zero_star_still=1, w=4)
+    (said,) = window_lines(recipe, recipe.plan(PATH), PATH)
+    assert "the picture is the noise" in said
+    held, rest = told(rule="zero_star", zero_star_still=1, w=4, low=0.95, high=1.0)
+    assert held.startswith("The velocity is 0") and rest.startswith("The window holds no other step")

@@ -67,7 +67,7 @@ def test_every_solver_is_offered_or_refused_with_its_reason():
     assert set(offered) | set(refused) == set(SOLVERS) and not set(offered) & set(refused)
     said = refused_lines(refused)
     assert said == "<p>✕ Runge-Kutta 4, Heun: It cannot &lt;do&gt; this.</p>"
-    assert all(str(SOLVERS[n].order) in about(n) for n in SOLVERS)
+    assert all(SOLVERS[n].told_order() in about(n) for n in SOLVERS)
 
 
 def test_the_race_names_rows_as_the_run_does(model):
