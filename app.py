@@ -10,9 +10,9 @@ import sys
 import tempfile
 
 UNGUARDED = (
-    "Open to others without --auth: anyone who gets the link can run experiments on this machine with the models it "
-    "was started with, bring pictures for them, and fill the queue. They see no files, no other visitor's work and no "
-    "other model. --auth USER:PASSWORD lets in only those who know it."
+    "Open to others without --auth: anyone who gets the link can run experiments on this machine with the models "
+    "it was started with, bring pictures for them, and fill the queue. They see no files, no other visitor's work "
+    "and no other model. --auth USER:PASSWORD lets in only those who know it."
 )
 """What visitors can do, said when nothing keeps them out."""
 
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
             max_queue=args.max_queue,
             compiled=args.compile,
         )
-        for name in backend.models:
+        for name in reversed(backend.models):  # the one that the page opens with last: it is kept
             print(f"Loading {name} on {backend.device.title} …", flush=True)
             backend.model(name)
     except PlaygroundError as error:

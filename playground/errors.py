@@ -17,6 +17,10 @@ class ModelError(PlaygroundError):
     """A model that cannot be loaded or does not exist."""
 
 
+class TooLarge(ModelError):
+    """A model for which the device's memory is too short as things stand."""
+
+
 class NonFiniteError(PlaygroundError):
     """A run whose numbers became NaN or infinite."""
 

@@ -101,6 +101,7 @@ class Prefixes:
         self._limit, self._held = limit, 0
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._sizes: dict[str, int] = {}
 
     @property
     def nbytes(self) -> int:
@@ -120,16 +121,25 @@ class Prefixes:
                 self._kept.move_to_end(key)
         return found
 
-    def put(self, key: str, kept: Kept) -> None:
-        """Keep a step."""
-        size = nbytes(kept)
+    def put(self, key: str, kept: Kept, chain: Sequence[str] = ()) -> None:
+        """Keep a step, in the place of those that were used longest ago.
+
+        Args:
+            chain: the run's keys. Its own earlier steps stay: without them this one could not be used.
+        """
+        size, own = nbytes(kept), set(chain)
         with self._lock:
-            if key in self._kept or size > self._limit:
+            others = [k for k in self._kept if k not in own]
+            room = self._limit - self._held + sum(self._sizes[k] for k in others)
+            if key in self._kept or size > room:
                 return
-            self._kept[key] = kept
+            self._kept[key], self._sizes[key] = kept, size
             self._held += size
-            while self._held > self._limit:
-                self._held -= nbytes(self._kept.popitem(last=False)[1])
+            for old in others:
+                if self._held <= self._limit:
+                    break
+                del self._kept[old]
+                self._held -= self._sizes.pop(old)
 
 
 def nbytes(value: Any) -> int:

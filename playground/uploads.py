@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from playground.errors import RecipeError
 
@@ -45,6 +45,7 @@ def open_picture(data: bytes, most: int = PIXELS) -> tuple[Image.Image, list[str
             picture.load()
             if deep:
                 notes.append("Its 16 bits per colour were reduced to 8.")
+            oriented = picture.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
             turned = ImageOps.exif_transpose(picture)
     except RecipeError:
         raise
@@ -57,7 +58,7 @@ def open_picture(data: bytes, most: int = PIXELS) -> tuple[Image.Image, list[str
         raise RecipeError(
             "This file is not a picture that can be opened here: PNG, JPEG, WebP, GIF, BMP or TIFF."
         ) from None
-    if turned is not None and turned.size != picture.size:
+    if oriented:
         notes.append("The picture was turned upright, as its camera noted.")
     return flat(turned if turned is not None else picture, notes), notes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
@@ -47,7 +48,7 @@ from components.readouts import (
 from components.saving import save_value
 from components.standalone import Part, Sheet, film_sheet, options
 from components.widgets import Clouds, Compare, Filmstrip, Paint, Save, Stage, Sweep, Words
-from playground.backend import Backend, Failed, Preview, Result
+from playground.backend import Backend, Failed, Note, Preview, Queued, Result
 from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
 from playground.guidance import RULES
@@ -170,14 +171,17 @@ def level_lines(at: Level, recipe: SDEdit, schedule: Schedule) -> list[str]:
     if recipe.t0 == 0:
         told.append("t₀ = 0: no noise, no step. The guide comes back through the autoencoder: encoded and decoded.")
     elif at.noise_only:
+        inside = "inside the mask it starts from noise alone; outside, the guide is put back after each step"
         told.append(
-            "From here it is text to image: sampling starts from noise alone, and the guide plays no part"
+            "From here it is text to image: "
+            + (inside if recipe.mask else "sampling starts from noise alone, and the guide plays no part")
             + (f" (noised to this level it would leave a trace of {at.alpha:.3f})." if at.alpha > 1e-4 else ".")
         )
         if at.t0 < schedule.t_max - 1e-9:
             told.append(f"This grid starts at t = {at.t0:.3f}, below t_max: see its first step.")
         if at.passes > 1:
-            told.append("Each of the K passes starts from noise of its own, so only the last one counts.")
+            alone = "" if recipe.mask else ", so only the last one counts"
+            told.append(f"Each of the K passes starts from noise of its own{alone}.")
     elif at.passes > 1:
         told.append(f"Every pass after the first noises the result of the one before it to t = {at.t0:.3f}.")
     return told
@@ -203,7 +207,7 @@ def elsewhere(recipe: SDEdit, schedule: Schedule) -> list[str]:
     same = same_point("ComfyUI", at.runs, recipe.steps)
     if same is not None and at.runs < recipe.steps:
         told.append(
-            f"ComfyUI with denoise {same:g} and {at.runs} steps runs the same {at.runs} steps as diffusers does."
+            f"ComfyUI with denoise {same:g} and {at.runs} step{'s' * (at.runs != 1)} runs just what diffusers does."
         )
     if recipe.t0 >= schedule.t_max:
         told.append("All of them add the noise to the guide even there; here t₀ = 1 leaves the guide out.")
@@ -271,7 +275,9 @@ def strip_tiles(result: Edited | None, token: str, row: int, selected: tuple[flo
             f"distance to the guide (L2{where}, 1/255)"
         )
     chosen = {"t0": selected[0], "seed": selected[1]} if result else {"t0": selected[0]}
-    return {"axis": f"t0, seed {seed}" if result else "t0", "tiles": tiles, "selected": chosen, "caption": caption}
+    common = {n: getattr(result.recipe, n) for n in NAMES if n not in ("t0", "seed", "pictures")} if result else {}
+    axis = f"t0, seed {seed}" if result else "t0"
+    return {"axis": axis, "tiles": tiles, "selected": chosen, "caption": caption, "of": common}
 
 
 def filmed(token: str, result: Edited, model: TextToImageModel, row: int, everything: bool) -> dict[str, Any]:
@@ -282,12 +288,18 @@ def filmed(token: str, result: Edited, model: TextToImageModel, row: int, everyt
     return value
 
 
-# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them.
-MARK = """(t0, seed, ...strips) => strips.map(strip => {
-    if (!strip?.tiles?.length) return strip;
-    const seeded = "seed" in strip.tiles[0].value;
-    return {...strip, selected: seeded ? {t0, seed} : {t0}};
-})"""
+# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them; and when
+# something else has moved, it is told that the pictures are of other settings.
+MARK = f"""(...values) => {{
+    const now = Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]]));
+    return values.slice({len(NAMES)}).map(strip => {{
+        if (!strip?.tiles?.length) return strip;
+        const stale = Object.entries(strip.of ?? {{}}).some(([name, value]) => now[name] !== value);
+        const axes = Object.keys(strip.tiles[0].value);
+        const selected = stale ? null : Object.fromEntries(axes.map(axis => [axis, now[axis]]));
+        return {{...strip, selected, stale}};
+    }});
+}}"""
 
 
 def stages(token: str, result: Edited, row: int) -> dict[str, Any]:
@@ -738,7 +750,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     on_strip = [c["t0"], c["seed"]]
     for row in rows:
         runs.then_start(row.pick(pick, None, on_strip, **(FAST | {"trigger_mode": "multiple"})))
-    gr.on([x.change for x in on_strip], None, [*on_strip, *rows], rows, js=MARK, **FAST)
+    gr.on([x.change for x in controls], None, [*controls, *rows], rows, js=MARK, **FAST)
 
     # --- faithful or realistic --------------------------------------------------------------------------
     def run_measure(request: gr.Request, *values: Any):
@@ -751,6 +763,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     if isinstance(event, Preview):
                         text = f"seeds {8 * i + 1} to {8 * i + part.pictures}: step {event.step} of {event.steps}"
                         yield {measure: gr.Button(text, interactive=False)}
+                    elif isinstance(event, Queued):
+                        yield {measure: gr.Button(f"waiting: {event.ahead} ahead of yours", interactive=False)}
+                    elif isinstance(event, Note) and not event.of_words:
+                        yield {measured: lines(event.text)}
                     elif isinstance(event, Result):
                         done.append(event.value)
                     elif isinstance(event, Failed):

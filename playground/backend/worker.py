@@ -7,6 +7,7 @@ to wait while somebody else has a turn. Short tasks (decoding a picture that som
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import threading
@@ -24,7 +25,7 @@ from playground.backend.events import FINAL, Event, Failed, Note, Outcome, Previ
 from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device, usual_threads
-from playground.errors import Busy, Ended, ModelError, PlaygroundError, is_out_of_memory
+from playground.errors import Busy, Ended, ModelError, PlaygroundError, TooLarge, is_out_of_memory
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
 from playground.recipes import Recipe
@@ -328,10 +329,26 @@ class Backend:
         if name not in self.models:
             raise ModelError(f"There is no model called {name[:40]!r} on this page.")
         while len(self._loaded) >= self.max_models:
-            self._loaded.popitem(last=False)
-        self._loaded[name] = load_model(self.models[name], self.device, name, self._compiled)
-        self._loaded[name].denoiser.tell = self._tell
-        return self._loaded[name]
+            self._drop_oldest()
+        while True:
+            try:
+                model = load_model(self.models[name], self.device, name, self._compiled)
+                break
+            except TooLarge:
+                # Beside the others, or by itself?
+                if not self._loaded:
+                    raise
+            self._drop_oldest()
+        self._loaded[name] = model
+        model.denoiser.tell = self._tell
+        return model
+
+    def _drop_oldest(self) -> None:
+        """Give back the memory of the model that was not used for longest."""
+        self._loaded.popitem(last=False)
+        gc.collect()  # networks refer to themselves
+        if self.device.where.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _tell(self, compiling: str | None) -> None:
         """A denoiser begins to be compiled, on the worker, or is. Whose run it is reads it before that is done."""

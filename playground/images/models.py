@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from playground.batches import Batches
 from playground.devices import Device, choose_device
-from playground.errors import ModelError, is_out_of_memory
+from playground.errors import ModelError, TooLarge, is_out_of_memory
 from playground.fields import Condition, Field, Kind
 from playground.images.prepacked import prepack
 from playground.schedules import Discrete, Linear, schedule_of_checkpoint
@@ -519,7 +519,7 @@ def load_model(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    raise ModelError(
+    raise TooLarge(
         f"The model {name or _name(locate(path_or_id))!r} does not fit into the memory of {device.title}: close "
         "other programs, choose a half precision (--dtype) or, on a GPU, --offload."
     )

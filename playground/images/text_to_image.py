@@ -187,6 +187,11 @@ def _record(answers: Sequence[Answer], size: int) -> StepRecord:
     )
 
 
+def _limits(model: TextToImageModel, weak: TextToImageModel | None) -> tuple[int | None, ...]:
+    """How many rows go into a call of each denoiser, as far as memory has said."""
+    return tuple(m.denoiser.batches.limit for m in (model, weak) if m)
+
+
 def run(
     recipe: TextToImage,
     model: TextToImageModel,
@@ -218,6 +223,7 @@ def run(
     where = (other.identity, other.batches.limit) if other else ()
     keys = chain(plan, model.denoiser, controls, where) if prefixes else ()
     done = prefixes.longest(keys) if prefixes else []
+    limits = _limits(model, weak)
     trace: list[StepRecord] = [step.record for step in done]
     start = done[-1].snapshot if done else None
     x0 = torch.full((size, *model.denoiser.shape), torch.nan)
@@ -231,8 +237,9 @@ def run(
             count = event.count
         elif isinstance(event, Stepped):
             trace[event.step].noted = tuple(c.noted() for c in controls)
-            if prefixes and keys:
-                prefixes.put(keys[event.step + 1], Kept(event.snapshot, trace[event.step]))
+            # Batches that memory has made smaller on the way round otherwise: these are not the steps of the keys.
+            if prefixes and keys and limits == _limits(model, weak):
+                prefixes.put(keys[event.step + 1], Kept(event.snapshot, trace[event.step]), keys)
         # The clock stands still while whoever runs this does something else.
         spent += time.perf_counter() - since
         if isinstance(event, Evaluated):

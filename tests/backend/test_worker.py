@@ -12,7 +12,8 @@ import torch
 from holding import PATIENCE, Reader, tiny
 
 from playground.backend import FINAL, Failed, Note, Preview, Queued, Result, Stopped
-from playground.errors import Busy, ModelError, RecipeError
+from playground.errors import Busy, ModelError, RecipeError, TooLarge
+from playground.images.models import load_model
 from playground.images.text_to_image import generate
 from playground.recipes import Recipe, TextToImage
 
@@ -385,6 +386,29 @@ def test_the_model_not_used_for_longest_is_dropped(make_backend, kept, same):
     first = backend.model("tiny")
     assert backend.model("flow").name == "flow"
     assert (backend.model("tiny") is first) is same
+
+
+@pytest.mark.parametrize("fits", [1, 0])
+def test_a_model_for_which_memory_is_short_takes_the_place_of_others(make_backend, monkeypatch, fits):
+    """Two that fit one at a time are used one at a time; one that never fits is a sentence."""
+    backend = make_backend()
+    backend.model("tiny")
+    loads = []
+
+    def short(*args, **more):
+        loads.append(len(backend._loaded))
+        if len(backend._loaded) >= fits:
+            raise TooLarge("The model does not fit.")
+        return load_model(*args, **more)
+
+    monkeypatch.setattr("playground.backend.worker.load_model", short)
+    if fits:
+        assert backend.model("flow").denoiser is not None and list(backend._loaded) == ["flow"]
+    else:
+        with pytest.raises(TooLarge, match="does not fit"):
+            backend.model("flow")
+    assert loads == [1, 0]
+    assert isinstance(list(backend.run(tiny()))[-1], Result if fits else Failed)
 
 
 def test_a_loaded_model_is_at_hand_while_the_device_is_busy(backend, hand):

@@ -230,3 +230,14 @@ def test_names_tell_pictures_apart():
 
 def test_flat_leaves_rgb_as_it_is():
     assert np.array_equal(np.array(flat(gradient())), np.array(gradient()))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_that_a_camera_turned_says_so(orientation):
+    """Also where turning changes no size: a square, half a turn, a mirror."""
+    picture, exif = gradient(), Image.Exif()
+    exif[274] = orientation
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    _, notes = open_picture(buffer.getvalue())
+    assert notes == (["The picture was turned upright, as its camera noted."] if orientation > 1 else [])

@@ -183,3 +183,17 @@ def test_memory_is_bounded_and_what_was_dropped_is_computed_again(models):
 def test_bytes_are_those_of_the_tensors():
     kept = Kept(Snapshot(1, torch.zeros(3, 5), [torch.zeros(2)], {"mean": torch.zeros(4)}), None)
     assert nbytes(kept) == 4 * (15 + 2 + 4)
+
+
+def test_a_run_that_is_larger_than_the_room_keeps_its_beginning():
+    """And what it may not push out, it does not: the steps of others go, its own first ones stay."""
+    prefixes = Prefixes(limit=10 * 4)
+    step = lambda: Kept(torch.zeros(2), None)  # noqa: E731  # 8 bytes
+    other, own = [f"o{k}" for k in range(3)], [f"k{k}" for k in range(9)]
+    for key in other[1:]:
+        prefixes.put(key, step(), other)
+    assert len(prefixes.longest(other)) == 2
+    for key in own[1:]:
+        prefixes.put(key, step(), own)
+        assert prefixes.nbytes <= 40
+    assert len(prefixes.longest(own)) == 5 and prefixes.longest(other) == []
