@@ -776,7 +776,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             yield {measured: lines("the verifier looks at the pictures …")}
             result = look_at_realism(done, visitor, slot)
             against = gr.Plot(tradeoff_plane(result), visible=True) if result.realism else gr.Plot(visible=False)
+            of = done[0].recipe
             told_of = [
+                f"“{of.prompt}”, w = {number(of.w)}, {of.steps} steps, the guide of that moment:",
                 f"Spearman correlation of t₀ and mean distance: {number(result.correlation)}, "
                 f"{result.seeds} seeds.",
                 JUDGED if result.realism else UNJUDGED,

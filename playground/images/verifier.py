@@ -43,6 +43,8 @@ class Features:
     """Where each noun would be, [B, N, 2]: x and y from -1 to 1."""
     whole: Tensor
     """The picture as a whole, [B, D]."""
+    texture: Tensor
+    """What its surface is like, wherever: means of the finest maps, [B, T]."""
 
 
 class _Block(nn.Module):
@@ -94,11 +96,12 @@ class Verifier(nn.Module):
         self.count = _head(noun + whole, len(labels.counts))
         self.relation = _head(2 * (noun + 2) + whole, len(labels.relations))
         self.background = _head(whole, len(labels.backgrounds))
-        self.style = _head(whole, 1 + len(labels.styles))
+        # A style is in the strokes: pixels and pencil lines are gone from the coarse maps.
+        self.style = _head(whole + widths[0] + widths[1], 1 + len(labels.styles))
 
     def forward(self, pictures: Tensor) -> Features:
         """Look at pictures [B, 3, 128, 128] in [-1, 1]."""
-        x = torch.relu(self.stem(pictures))
+        x = stem = torch.relu(self.stem(pictures))
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -117,7 +120,8 @@ class Verifier(nn.Module):
         )
         grid = torch.stack([xs.flatten(), ys.flatten()], -1)
         whole = torch.cat([self.summary(coarse).float(), places.mean(1)], -1)
-        return Features(tuple(maps), attention @ places, attention @ grid, whole)
+        texture = torch.cat([stem.float().mean((2, 3)), maps[0].float().mean((2, 3))], -1)
+        return Features(tuple(maps), attention @ places, attention @ grid, whole, texture)
 
     def noun_logits(self, seen: Features) -> Tensor:
         """Log-odds that each noun is in the picture, [B, N]."""
@@ -142,7 +146,7 @@ class Verifier(nn.Module):
 
     def style_logits(self, seen: Features) -> Tensor:
         """Logits of the style, [B, 1 + styles]."""
-        return self.style(seen.whole)
+        return self.style(torch.cat([seen.whole, seen.texture], -1))
 
     def save(self, folder: Path) -> None:
         """Write labels and weights, half precision."""
