@@ -71,9 +71,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 EQUATIONS = r"""
-One step needs the noise twice, with the prompt and without it, at the same $x_t$:
+Guidance compares two predictions of the noise at the same $x_t$, without the prompt and with it:
 
 $$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
+
+A negative prompt takes the place of $\varnothing$; with autoguidance $u$ is what a weaker model says to the prompt. At
+$w = 1$ only $c$ is asked, at $w = 0$ only $u$.
 """
 
 OTHERWISE = r"Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$."
