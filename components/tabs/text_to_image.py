@@ -75,8 +75,8 @@ Guidance compares two predictions of the noise at the same $x_t$, without the pr
 
 $$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
 
-A negative prompt takes the place of $\varnothing$; with autoguidance $u$ is what a weaker model says to the prompt. At
-$w = 1$ only $c$ is asked, at $w = 0$ only $u$.
+A negative prompt takes the place of $\varnothing$; with autoguidance $u$ is what a weaker model says to the prompt.
+At $w = 1$ only $c$ is asked, at $w = 0$ only $u$.
 """
 
 OTHERWISE = r"Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$."

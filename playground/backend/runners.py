@@ -151,10 +151,6 @@ def _shown(progress: Progress, model: TextToImageModel, desk: Desk) -> Preview:
     return Preview(progress.step, progress.steps, replace(progress.count), pictures)
 
 
-LIVE_CELLS = 60
-"""Cells of a comparison up to which all are shown on the way: more would cost more than they tell."""
-
-
 def _comparison(recipe: Comparison | Reference | Cohort, desk: Desk) -> Work:
     """Previews of a comparison show its cells, by their first seed; the others tell how far they are."""
     model = desk.model(recipe.model)
@@ -169,8 +165,8 @@ def _comparison(recipe: Comparison | Reference | Cohort, desk: Desk) -> Work:
         elif isinstance(event, Compared | Converged | Drawn):
             yield Result(event)
         elif isinstance(event, Progress):
-            cells = len(event.x0) // recipe.pictures if isinstance(recipe, Comparison) else 0
-            if 0 < cells <= LIVE_CELLS:
+            if isinstance(recipe, Comparison):
+                cells = len(event.x0) // recipe.pictures
                 # A cell whose turn has not come believes nothing yet: the middle of all latents.
                 yield _shown(replace(event, x0=event.x0[:cells].nan_to_num()), model, desk)
             else:

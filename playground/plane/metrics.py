@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -118,19 +118,9 @@ def chart_times(schedule: Schedule, steps: int, grid: str = "log_snr") -> tuple[
     return tuple(times.tolist())
 
 
-def errors_against_nfe(
-    recipe: PlaneFlow,
-    solvers: Sequence[str],
-    budgets: Sequence[int] = (8, 16, 32, 64, 128),
-    particles: int = 1000,
-    field: Field | None = None,
-    grid: str = "log_snr",
-    equal: Literal["nfe", "steps"] = "nfe",
-    etas: Sequence[float] = (),
-) -> Iterator[ErrorRow]:
-    """Errors of solvers at several costs (`measured_errors`): only the rows."""
-    rows = measured_errors(recipe, solvers, budgets, particles, field, grid, equal, etas)
-    return (row for row in rows if row is not None)
+def errors_against_nfe(*args: Any, **options: Any) -> Iterator[ErrorRow]:
+    """The rows of `measured_errors`, which has the same arguments, without the Nones in between."""
+    return (row for row in measured_errors(*args, **options) if row is not None)
 
 
 def measured_errors(
