@@ -113,9 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
             max_queue=args.max_queue,
             compiled=args.compile,
         )
-        for name in reversed(backend.models):  # the one that the page opens with last: it is kept
+        for name in backend.models:
             print(f"Loading {name} on {backend.device.title} …", flush=True)
             backend.model(name)
+        # The page opens with the first: where memory was too short for all, it is the one to keep.
+        backend.model(next(iter(backend.models)))
     except PlaygroundError as error:
         return fail(str(error))
     if args.compile:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import gradio as gr
 
 from components.widgets.base import NoStub
-from playground.recipes import VERSION, Recipe, bounds, title
+from playground.recipes import LINK_LIMIT, VERSION, Recipe, bounds, title
 
 
 class Slider(gr.Slider, metaclass=NoStub):
@@ -61,9 +61,10 @@ def marks(recipe: type[Recipe], name: str, *at: tuple[float, str]) -> str:
 
 
 def link_script(recipe: type[Recipe], names: list[str]) -> str:
-    """JavaScript that writes the controls' values into the address bar, as `Recipe.to_query` would.
+    """JavaScript that writes the controls' values into the address bar, as `Recipe.to_link` would.
 
-    Runs in the browser alone: following a slider costs no call of the server.
+    Runs in the browser alone: following a slider costs no call of the server. What is too long for a link stays
+    with the page in the browser's history, from where `components/page.py` takes it when it is loaded again.
     """
     defaults = {n: recipe.model_fields[n].default for n in names}
     fixed = {"tab": recipe.tab, "v": str(VERSION)}
@@ -91,7 +92,16 @@ def link_script(recipe: type[Recipe], names: list[str]) -> str:
             if (Array.isArray(usual)) [now, usual] = [listed(value), usual].map(x => JSON.stringify(x));
             if (now !== usual) url.searchParams.set(name, now);
         }});
-        history.replaceState(history.state, "", url);
+        const state = {{ ...history.state, dpWhole: url.search }}, left = [];
+        while (url.search.length > {LINK_LIMIT}) {{
+            const length = name => new URLSearchParams({{ [name]: url.searchParams.get(name) }}).toString().length;
+            const set = names.filter(name => url.searchParams.has(name));
+            left.push(set.reduce((a, b) => length(b) > length(a) ? b : a));
+            url.searchParams.delete(left.at(-1));
+            url.searchParams.set("left", left);
+        }}
+        if (left.length === 0) delete state.dpWhole;
+        history.replaceState(state, "", url);
     }}"""
 
 

@@ -41,6 +41,11 @@ TABS: tuple[tuple[type[Recipe], Any], ...] = (
 # The one that a link names is on show first. Gradio puts the first one there while it mounts, at a moment that
 # nobody tells: the wanted one is chosen until it stays, or until the visitor does something.
 OPEN_TAB = """() => {
+    // Loaded again: what was too long for the link (see `link_script`) is still here.
+    const whole = history.state?.dpWhole;
+    if (whole && new URLSearchParams(location.search).has("left")) {
+        history.replaceState(history.state, "", location.pathname + whole + location.hash);
+    }
     const opened = new Set();
     window.__dpOpen = id => {
         const button = document.getElementById(id + "-open");

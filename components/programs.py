@@ -6,7 +6,6 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
@@ -49,5 +48,5 @@ def run_answer(recipe: Recipe, result: Any) -> dict[str, Any]:
         "evaluations": result.count.evaluations,
         "sample_forwards": result.count.sample_forwards,
         "seconds": result.seconds,
-        "link": "?" + urlencode(recipe.to_query()),
+        "link": recipe.to_link()[0],
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,13 +16,10 @@ from playground.errors import PlaygroundError
 from playground.images.examples import EXAMPLES
 from playground.images.sdedit import SDEdit
 from playground.plane.views import FlowViews
-from playground.recipes import Recipe
+from playground.recipes import LINK_LIMIT, Recipe
 from playground.sharing.comparisons import ComparisonViews
 from playground.sharing.exports import KINDS, export
 from playground.sharing.views import RunViews
-
-LONG = 2000
-"""Characters of a link that every program passes on whole."""
 
 FILES = (
     ("PNG", "png", "the picture, with its experiment inside: drop it on the page to open it"),
@@ -61,11 +57,11 @@ def left_out(recipe: Recipe) -> str:
         if brought:
             missing = " and ".join(f"your {what}" for what in brought)
             return f"The link carries all settings but not {missing}: send the PNG or the HTML file, which do."
-    length = len("?" + urlencode(recipe.to_query()))
-    if length > LONG:
+    _, left = recipe.to_link()
+    if left:
         return (
-            f"The link has {length:,} characters, and some programs cut what is longer than {LONG:,}: send the PNG "
-            "or the HTML file, which carry everything."
+            f"Too long for the link, which has {LINK_LIMIT:,} characters at most: {', '.join(left)}. "
+            "Send the PNG or the HTML file, which carry everything."
         )
     return ""
 

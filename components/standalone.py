@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from PIL import Image
 
@@ -158,7 +157,7 @@ def made(sheet: Sheet) -> bytes:
         for name, text, usual in settings(sheet.recipe)
     )
     said = "".join(f"<p>{html.escape(text)}</p>" for text in sheet.said if text)
-    query = html.escape("?" + urlencode(sheet.recipe.to_query()))
+    query = html.escape(sheet.recipe.to_link()[0])
     return f"""<!doctype html>
 <html lang="en">
 <head>

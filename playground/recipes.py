@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -22,6 +23,9 @@ from playground.solvers import SOLVERS
 
 VERSION = 1
 """Raised whenever an old link would mean something else; `Recipe.from_query` translates older ones."""
+
+LINK_LIMIT = 2000
+"""Characters of a link: every program passes so many on whole."""
 
 
 class Recipe(BaseModel):
@@ -67,6 +71,22 @@ class Recipe(BaseModel):
                 query[name] = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
         return query
 
+    def to_link(self) -> tuple[str, list[str]]:
+        """The link, from its question mark on, and the titles of the fields that are too long for it.
+
+        The longest fields are left out, as few as keep it within LINK_LIMIT; the link names them itself, so that
+        whoever opens it is told.
+        """
+        query, left = self.to_query(), []
+        while len(link := "?" + urlencode(query)) > LINK_LIMIT:
+            longest = max(
+                (n for n in query if n in type(self).model_fields), key=lambda n: len(urlencode({n: query[n]}))
+            )
+            del query[longest]
+            left.append(longest)
+            query["left"] = ",".join(left)
+        return link, [title(type(self), name) for name in left]
+
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> tuple[Self, list[str]]:
         """Read a link leniently: out-of-range numbers are clamped, anything else that is bad is left out.
@@ -81,6 +101,13 @@ class Recipe(BaseModel):
             notes.append(f"This link was made by version {version[:8]} of the recipe; what is known of it is used.")
         for name, text in query.items():
             if name in ("tab", "v"):
+                continue
+            if name == "left":
+                missing = [title(cls, n) for n in text.split(",") if n in cls.model_fields and n not in query]
+                if missing:
+                    notes.append(
+                        f"The link was too long for its {', '.join(missing)}: ask for the PNG or HTML file."
+                    )
                 continue
             info = cls.model_fields.get(name)
             if info is None:

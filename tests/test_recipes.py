@@ -1,5 +1,6 @@
 import json
 import re
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from playground.fields import Count
 from playground.guidance import CFG, RULES, Composed, Guidance
 from playground.noise import start_noise
 from playground.recipes import (
+    LINK_LIMIT,
     PROMPT_LIMIT,
     RECIPES,
     VERSION,
@@ -272,6 +274,23 @@ def test_a_link_finds_its_tab():
         assert type(recipe) is kind
         assert recipe.tab == tab
         assert notes == []
+
+
+def test_a_link_leaves_out_what_is_too_long_for_it_and_says_so():
+    # What a program may cut off in the middle is nobody's experiment; a prompt of emoji takes nine characters each.
+    for fields, missing in (
+        ({"prompt": "🏰 " * 500, "negative": "fog", "w": 7.0}, ["prompt"]),
+        ({"prompt": "🏰 " * 500, "negative": "é" * 900, "w": 7.0}, ["prompt", "negative prompt"]),
+    ):
+        recipe = TextToImage(**fields)
+        link, left = recipe.to_link()
+        again, notes = recipe_from_query(dict(parse_qsl(link[1:], keep_blank_values=True)))
+        assert len(link) <= LINK_LIMIT and left == missing
+        assert len(notes) == 1 and all(name in notes[0] for name in missing)
+        kept = {name: value for name, value in fields.items() if title(TextToImage, name) not in missing}
+        assert again == TextToImage(**kept)
+    assert TextToImage(prompt="🏰").to_link() == ("?" + urlencode(TextToImage(prompt="🏰").to_query()), [])
+    assert not any("left" in kind.model_fields for kind in RECIPES.values())  # the link's own word
 
 
 def test_an_unknown_tab_is_named():

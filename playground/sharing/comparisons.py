@@ -23,9 +23,9 @@ BASICS = ("model", "w", "seed", "pictures", "grid")
 
 
 class ComparisonViews:
-    """PNG files of a comparison: `png(name)` with
+    """PNG files of a comparison, with the recipe that makes them inside: `png(name)` with
 
-    picture-R.png   the picture of row R, with the recipe that makes it alone
+    picture-R.png   the picture of row R, whose recipe makes it alone
     race-K.png      what all rows believed after K evaluations, side by side, TILE pixels each; a row that has
                     arrived shows its picture
     film-R-K.png    evaluation K of row R: x_t above x0
@@ -86,7 +86,8 @@ class ComparisonViews:
 
         def make(model: TextToImageModel) -> bytes:
             both = torch.stack([seen.x[number], seen.x0[number]]).float().to(model.device.where)
-            return to_png(stacked(to_images(model.autoencoder.decode(both)), self.tile), compress=1)
+            film = stacked(to_images(model.autoencoder.decode(both)), self.tile)
+            return to_png(film, alone(self.result, row), compress=1)
 
         return self._on_device(make)
 
@@ -107,7 +108,7 @@ class ComparisonViews:
             sheet = Image.new("RGB", (size * len(self.result.seen), size))
             for k in range(len(self.result.seen)):
                 sheet.paste(believed.get(k, ended[k]).resize((size, size)), (k * size, 0))
-            return to_png(sheet, compress=1)
+            return to_png(sheet, self.result.recipe, compress=1)
 
         return self._on_device(make)
 
@@ -121,6 +122,7 @@ class NoiseViews:
         curves: by field, by budget: (eta, distance).
         levels: by field, what 95% of samples of the right distribution stay below.
         cohorts: the pictures, by place of the amount and budget.
+        recipe: of the comparison, for its files.
     """
 
     SHOWN = 4
@@ -130,8 +132,9 @@ class NoiseViews:
         curves: dict[str, dict[int, list[tuple[float, float]]]],
         levels: dict[str, float],
         cohorts: dict[tuple[int, int], Drawn],
+        recipe: Comparison,
     ):
-        self.curves, self.levels = curves, levels
+        self.curves, self.levels, self.recipe = curves, levels, recipe
         # Copies: a part of a tensor would keep the whole.
         self.sheets = {key: drawn.pictures[: self.SHOWN].clone() for key, drawn in cohorts.items()}
 
@@ -154,7 +157,7 @@ class NoiseViews:
         sheet = Image.new("RGB", (size * len(pictures), size))
         for k, picture in enumerate(pictures):
             sheet.paste(picture.resize((size, size)), (k * size, 0))
-        return to_png(sheet, compress=1)
+        return to_png(sheet, self.recipe, compress=1)
 
 
 def single(result: Compared, row: int) -> Comparison:

@@ -47,7 +47,7 @@ class EditViews(RunViews):
                 raise KeyError(name)
             return to_png(self.result.images[row], self._singles[row], attached=self.attached(row))
         if name == "guide.png" and self.result.guide is not None:
-            return to_png(to_images(self.result.guide[None])[0])
+            return to_png(to_images(self.result.guide[None])[0], self._singles[0], attached=self.attached(0))
         match = re.fullmatch(r"start-(\d{1,3})\.png", name)
         if match is None:
             return super()._make(name)
@@ -57,6 +57,6 @@ class EditViews(RunViews):
 
         def make(model: TextToImageModel) -> bytes:
             image: Image.Image = to_images(model.autoencoder.decode(starts[row : row + 1]))[0]
-            return to_png(image)
+            return to_png(image, self._singles[row], attached=self.attached(row))
 
         return self._on_device(make)

@@ -62,7 +62,8 @@ class PromptViews(RunViews):
             return super()._make(name)
         if int(match[1]) >= len(self.result.pictures):
             raise KeyError(name)
-        return to_png(difference(to_uint8(self.result.pictures), int(match[1])), compress=1)
+        row = int(match[1])
+        return to_png(difference(to_uint8(self.result.pictures), row), self._singles[row], compress=1)
 
 
 def shown_tokens(recipe: PromptToPrompt, model: TextToImageModel) -> int:

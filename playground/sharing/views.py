@@ -33,9 +33,9 @@ NOISE_FRAMES = 101
 
 
 class RunViews:
-    """PNG files of one run: `png(name)` with one of the names below.
+    """PNG files of one run, each with the recipe of its row inside: `png(name)` with one of the names below.
 
-    picture-R.png       the picture of row R, with its recipe inside
+    picture-R.png       the picture of row R
     film-R-S.png        step S of row R: x_t, x0 without prompt, with it, guided, from top to bottom; tiles
                         that were not computed are transparent
     film-R-S-all.png    the same with the skipped branches computed for this view
@@ -113,7 +113,7 @@ class RunViews:
         if kind == "picture":
             return to_png(self.result.images[row], self._singles[row])
         if kind == "latents":
-            return to_png(beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4))
+            return to_png(beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4), self._singles[row])
 
         shown = self._complete(row, number)[0] if everything else None
 
@@ -121,9 +121,9 @@ class RunViews:
             if kind == "noise":
                 path = model.denoiser.schedule
                 t = number / (NOISE_FRAMES - 1) * path.t_max
-                return to_png(noised(self.result, model, [t], row)[0], compress=1)
+                return to_png(noised(self.result, model, [t], row)[0], self._singles[row], compress=1)
             record = shown or self.result.trace[number]
-            return to_png(stacked(film_frame(record, model, row), self.tile), compress=1)
+            return to_png(stacked(film_frame(record, model, row), self.tile), self._singles[row], compress=1)
 
         return self._on_device(make)
 

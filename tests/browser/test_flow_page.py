@@ -18,6 +18,7 @@ from playground.plane import PlaneFlow
 from playground.plane.metrics import path_curves
 from playground.plane.packing import unpack
 from playground.plane.targets import decode_mixture, decode_points, encode_mixture, encode_points
+from playground.recipes import LINK_LIMIT
 
 pytestmark = pytest.mark.browser
 
@@ -57,8 +58,10 @@ class Plane:
         return unpack(self.page.request.get(self.files[-1]).body())
 
     def link(self) -> dict[str, str]:
+        """The address, with what is too long for it."""
         # Asked of the page itself: what playwright remembers of it is renewed only when something is asked.
-        return dict(parse_qsl(self.page.evaluate("location.search").removeprefix("?"), keep_blank_values=True))
+        query = self.page.evaluate("history.state?.dpWhole ?? location.search")
+        return dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True))
 
     def recipe(self) -> PlaneFlow:
         """What the address bar describes."""
@@ -258,6 +261,16 @@ def test_an_uploaded_picture_becomes_the_data_and_what_is_none_is_one_sentence(p
     assert float(points[:, 0].max()) < -1
     until(lambda: inside(shown, shown.recipe()) > 0.9)
     expect(shown.error).to_have_text("")
+
+    # So many points do not fit into a link, which says so; the page itself keeps them when it is loaded again.
+    drawn, link = shown.recipe().points, shown.page.evaluate("location.search")
+    assert len(drawn) > LINK_LIMIT >= len(link) and "left=points" in link
+    expect(shown.page.locator("#flow-save")).to_contain_text("Too long for the link")
+    shown.page.reload()
+    until(lambda: shown.recipe().points == drawn)
+    expect(shown.status).to_contain_text("NFE")
+    other = plane(wait=False, **dict(parse_qsl(link[1:])))
+    expect(other.page.locator("#flow-link-notes")).to_contain_text("too long for its points")
 
 
 @pytest.mark.slow

@@ -261,7 +261,7 @@ def test_what_a_link_does_not_carry_is_named():
     assert "your guide and your mask" in left_out(SDEdit(guide="0" * 24, mask="1" * 24))
     points = np.random.default_rng(0).uniform(-3, 3, (1000, 2)).tolist()
     many = PlaneFlow(target="points", points=encode_points(points, [0] * 1000))
-    assert "characters" in left_out(many)
+    assert "points" in left_out(many) and left_out(many.but(points="")) == ""
 
 
 def test_files_are_made_when_they_are_fetched_and_never_shown_as_a_page(backend):

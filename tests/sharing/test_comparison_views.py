@@ -125,6 +125,7 @@ def test_a_film_has_a_column_per_evaluation(views):
     row = next(k for k, c in enumerate(views.result.run_cells) if c.solver == "heun")
     assert len(views.result.seen[row].t) == views.result.run_cells[row].evaluations
     assert pixels(views.png(f"film-{row}-0.png")).shape == (256, 128, 3)
+    assert from_png(views.png(f"film-{row}-0.png"))[0] == from_png(views.png(f"picture-{row}.png"))[0]
 
 
 @pytest.mark.parametrize("name", ["race-0.png", "race-99.png", "film-0-99.png", "picture-9.png", "table.gif", "x"])

@@ -91,6 +91,21 @@ def test_a_film_has_a_frame_for_every_step_and_opens_again(views, recipe):
     assert all(np.abs(a - b).max() > 40 for a, b in pairwise(frames))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "names"),
+    [
+        (PICTURE, ["picture-0", "film-0-1", "film-0-1-all", "noise-0-50", "latents-0"]),
+        (PAIR, ["picture-1", "difference-1", "film-1-2"]),
+        (STROKES, ["picture-0", "guide", "start-0", "film-0-1"]),
+        (RACE, ["table-0", "race-2"]),
+    ],
+    ids=lambda r: getattr(r, "tab", ""),
+)
+def test_every_picture_of_a_run_opens_it_again(recipe, names, views):
+    made = views(recipe)
+    assert {name: from_file(made.png(name + ".png"))[:2] for name in names} == {n: (recipe, []) for n in names}
+
+
 def test_a_film_shows_the_density_where_the_particles_end(views):
     """Of a target above and to the left of the middle: a map that stood upside down would be beside it."""
     target = encode_mixture([(-1.2, 1.0, 0.3, 0.3, 0, 1, 0)])
