@@ -41,7 +41,7 @@ from playground.plane.targets import (
     encode_points,
 )
 from playground.plane.views import FlowViews, keys, reasons, remarks
-from playground.recipes import rule_fields
+from playground.recipes import bounds, rule_fields
 from playground.solvers import SOLVERS
 
 TITLE = "2D flow"
@@ -135,6 +135,9 @@ data. An error that falls with the square of the evaluations, slope 2, is order 
 in log σ/α here, whatever the time grid. Guidance is off.
 """
 COMPARE = "Compare solvers"
+TRAIN = "Train, or go on training"
+GO_ON = 1000
+"""Updates by which a field that has been learned goes on."""
 COST_BUDGETS = (8, 16, 32, 64, 128)
 PROBLEM = ("dimension", "target", "word", "points", "mixture", "bandwidth")
 COMPARABLE = (*PROBLEM, "source", "path", "label", "eta", "seed")
@@ -296,6 +299,15 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
     )
 
 
+def takes_long(recipe: PlaneFlow) -> bool:
+    """Whether its field has to be learned with much more work than the page's own takes."""
+
+    def work(r: PlaneFlow) -> int:
+        return r.train_steps * r.batch * r.depth * r.width**2
+
+    return recipe.field == "learned" and work(recipe) > 2 * work(PlaneFlow())
+
+
 def choices_of(name: str, titles: dict[Any, str], refused: dict[str, str]) -> list[tuple[str, Any]]:
     """A control's choices: those that are impossible now come last, marked and with the reason."""
     possible = [(title, value) for value, title in titles.items() if f"{name}/{value}" not in refused]
@@ -380,7 +392,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             with gr.Accordion("The learned field", open=False):
                 choice("field", {"exact": "exact (closed form)", "learned": "learned (trained here)"})
                 plain(*TRAINING)
-                train = gr.Button("Train, or go on training", size="sm", elem_id="flow-train")
+                train = gr.Button(TRAIN, size="sm", elem_id="flow-train")
                 losses = gr.Plot(show_label=False, visible=False, elem_id="flow-loss-chart")
         with gr.Column(elem_classes="dp-picture"):
             told = gr.HTML(elem_classes="dp-note", elem_id="flow-link-notes")
@@ -676,7 +688,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         then_start(button.click(take, None, [look, *controls], **fast))
 
-    then_start(train.click(lambda: "learned", None, c["field"], **fast))
+    def trained(*values: Any) -> Any:
+        """Learn the field; one that has been learned goes on."""
+        try:
+            recipe = recipe_of(values)
+        except PlaygroundError:
+            return {c["field"]: "learned"}
+        _, most = bounds(PlaneFlow.model_fields["train_steps"])
+        more = recipe.field == "learned" and backend.finished(recipe) is not None
+        steps = min(most, recipe.train_steps + GO_ON) if more else recipe.train_steps
+        return {c["field"]: "learned", c["train_steps"]: steps}
+
+    then_start(train.click(trained, controls, [c["field"], c["train_steps"]], **fast))
 
     def stop_mine(request: gr.Request) -> None:
         backend.stop(request.session_hash or "")
@@ -791,7 +814,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return {**{c[name]: getattr(recipe, name) for name in NAMES}, told: lines(*changed)}
 
     opened = opens(restore, None, [*controls, told], **fast)
-    then_start(opened)
+
+    def begin(request: gr.Request, show: dict[str, Any], on: bool, *values: Any):
+        """What the link says, at once; a long training waits for a click."""
+        try:
+            recipe = recipe_of(values)
+            waits = takes_long(recipe) and backend.finished(recipe) is None
+        except PlaygroundError:
+            waits = False
+        if waits:
+            live.announce(request.session_hash or "", values)
+            text = f"This link's field is learned in {recipe.train_steps:,} updates, which takes a while: press"
+            yield {notes: lines(f"{text} “{TRAIN}” under “The learned field”.")}
+        else:
+            yield from start(request, show, on, *values)
+
+    opened.then(begin, inputs, outputs, **running)
 
     def left(request: gr.Request) -> None:
         live.forget(request.session_hash or "")

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from visiting import until
 
-from components.tabs.flow import PRESETS
+from components.tabs.flow import GO_ON, PRESETS
 from playground.plane import PlaneFlow
 from playground.plane.metrics import path_curves
 from playground.plane.packing import unpack
@@ -380,6 +380,48 @@ def test_a_learned_field_trains_stops_and_goes_on(plane):
     shown.chip("error of the field").click()
     until(lambda: shown.counted("loads") > loads)
     expect(shown.page.locator("#flow-plane .scales")).to_contain_text("units per unit of t; computed at 9 times")
+    # What has been learned goes on.
+    flows = shown.counted("flows")
+    shown.page.locator("#flow-train").click()
+    shown.wait_for_flow(flows)
+    expect(shown.status).to_contain_text(f"trained with {200 + GO_ON} updates")
+    assert shown.recipe().train_steps == 200 + GO_ON
+
+
+@pytest.mark.slow
+def test_a_link_with_a_long_training_waits_for_a_click(plane):
+    shown = plane(target="three", field="learned", width=128, train_steps=50_000, wait=False)
+    expect(shown.notes).to_contain_text("learned in 50,000 updates")
+    assert shown.status.inner_text().strip() == ""
+    shown.unfold("The learned field")
+    shown.page.locator("#flow-train").click()
+    expect(shown.status).to_contain_text("of the exact field")
+    shown.page.locator("#flow-stop").click()
+    expect(shown.status).to_contain_text("stopped")
+
+
+@pytest.mark.slow
+def test_on_the_line_the_views_are_drawn_against_time(plane):
+    shown = plane(target="pair", dimension=1, field="learned", width=16, depth=2, batch=64, train_steps=100)
+
+    def inked(canvas: str) -> bytes:
+        return shown.page.evaluate(f"document.querySelector('#flow-plane .strip canvas.{canvas}').toDataURL()")
+
+    for title in ("trajectories", "exact density"):
+        shown.chip(title).click()
+    for title, canvas in (
+        ("field", "paths"),
+        ("conditional paths", "paths"),
+        ("forward noising", "paths"),
+        ("warped grid", "paths"),
+        ("error of the field", "ground"),
+    ):
+        bare = inked(canvas)
+        shown.chip(title).click()
+        until(lambda canvas=canvas, bare=bare: inked(canvas) != bare, f"{title} is not drawn")
+        shown.chip(title).click()
+    shown.chip("contours").dispatch_event("click")
+    expect(shown.page.locator("#flow-plane .refused")).to_contain_text("a view of the plane")
 
 
 @pytest.mark.slow

@@ -248,6 +248,15 @@ def test_a_layer_with_a_reason_is_greyed_out(open_page: Any) -> None:
     chip = page.locator("#plane .chips button", has_text="tilted density")
     expect(chip).to_be_disabled()
     assert "no class" in (chip.get_attribute("title") or "")
+    # Nobody's finger sees a title: whoever asks for the layer is told in words, until another can be shown.
+    told = page.locator("#plane .refused")
+    expect(told).to_be_hidden()
+    chip.focus()
+    page.keyboard.press("Enter")
+    expect(told).to_have_text("There is no class to tilt towards.")
+    expect(chip).to_have_attribute("aria-pressed", "false")
+    page.locator("#plane .chips button", has_text="solver steps").click()
+    expect(told).to_be_hidden()
 
 
 @pytest.mark.browser

@@ -5,7 +5,7 @@ const CURVES = 48; // ... and against time
 const POLYGONS = 10; // particles whose solver steps are joined, over the exact curves of the same particles
 const SHARES = [0.02, 0.1, 0.2, 0.4, 0.6, 0.85]; // of the highest density: where its contours are drawn
 const LEVELS = SHARES.map(share => 255 * Math.sqrt(share)); // it is stored by its square root
-const ON_THE_LINE = ['particles', 'trajectories', 'solver', 'density', 'tilted'];
+const ON_THE_PLANE = { contours: 'Contours are a view of the plane: on the line the density is the background.' };
 const STILL = 4; // pixels that a pointer may move in a click
 
 /** A plane on which nothing flows yet, to draw on. */
@@ -121,7 +121,7 @@ function dotColours() {
 
 /** The data of a layer that is shown, or null: what has become impossible or failed is not drawn as it was before. */
 function layer(name, buffer = name) {
-  return value.url && shown.has(name) && !value.reasons?.[name] && !slots[buffer].failed ? slots[buffer].data : null;
+  return value.url && shown.has(name) && !reasonOf(name) && !slots[buffer].failed ? slots[buffer].data : null;
 }
 
 let seen = {}; // what the maps on show were drawn with, for their scales
@@ -415,20 +415,60 @@ function curve(context, { frames, times }, i) {
   }
 }
 
+/** The density over time, or, on the line, the error of a learned field. */
 function drawGround() {
   const { data: line, failed } = slots['line-' + axis];
+  const errors = dimension() === 1 ? layer('errors') : null;
+  const density = failed || (dimension() === 1 && !shown.has('density')) ? null : line;
+  const source = errors || density;
   const ground = find('canvas.ground');
-  ground.hidden = !line || failed || (dimension() === 1 && !shown.has('density'));
+  ground.hidden = !source;
   if (ground.hidden) return;
-  const [, size] = line.line.shape;
+  const { data, shape: [count, size] } = errors ? errors.errors : density.line;
   const columns = 2 * frameCount();
   const turned = new Float32Array(size * columns);
-  const rows = { data: line.line.data, shape: [line.line.shape[0], 1, size], scale: 1 };
+  const rows = { data, shape: [count, 1, size], scale: 1 };
   for (let c = 0; c < columns; c += 1) {
-    const { field } = densityAt(rows, line, bracket(line.times, timeAt((c + 0.5) / columns)), 1);
+    const at = bracket(source.times, timeAt((c + 0.5) / columns));
+    const field = errors ? framesAt(rows, at) : densityAt(rows, density, at, 1).field;
     for (let i = 0; i < size; i += 1) turned[i * columns + c] = field[i];
   }
-  paintHeat(ground, turned, columns, size, palette.exact, darkPalette ? 0.75 : 0.7);
+  paintHeat(ground, turned, columns, size, errors ? palette.learned : palette.exact, darkPalette ? 0.75 : 0.7);
+}
+
+/** On the line, the field as slopes: which way, and how steeply, a particle goes on from there. */
+function drawSlopes(context, { arrows, times }) {
+  const { width, height } = context.canvas;
+  const [, rows] = arrows.shape;
+  const columns = 32;
+  const [cell, step] = [width / columns, 0.5 / columns];
+  context.strokeStyle = faded(colourOf('field'), 0.75);
+  context.lineWidth = 1.2 * ratio;
+  context.beginPath();
+  for (let c = 0; c < columns; c += 1) {
+    const at = (c + 0.5) / columns;
+    const [k, f] = bracket(times, timeAt(at));
+    const next = Math.min(k + 1, times.length - 1);
+    for (let i = 0; i < rows; i += 1) {
+      const x = half() * (2 * (i + 0.5) / rows - 1);
+      const speed = mix(arrows.data[k * rows + i], arrows.data[next * rows + i], f) * arrows.scale;
+      // Both are divided by the zoom of their time, which is not the same a step later.
+      const later = (x + speed * (timeAt(at + step) - timeAt(at))) * zoomAt(at) / zoomAt(at + step);
+      const [dx, dy] = [step * width, stripY(later, height) - stripY(x, height)];
+      const reach = 0.8 * Math.min(cell, height / rows) / Math.hypot(dx, dy);
+      arrow(context, at * width - dx * reach / 2, stripY(x, height) - dy * reach / 2, dx * reach, dy * reach);
+    }
+  }
+  context.stroke();
+}
+
+/** On the line, paths of the conditional flow, of forward noising, or of a regular grid of noise. */
+function drawTracks(context, tracks, colour, opacity) {
+  context.strokeStyle = faded(colour, opacity);
+  context.lineWidth = 1.1 * ratio;
+  context.beginPath();
+  for (let i = 0; i < tracks.frames.shape[1]; i += 1) curve(context, tracks, i);
+  context.stroke();
 }
 
 /** On the line, the tilted density over time as contours: at each time shares of its highest value then. */
@@ -463,6 +503,13 @@ function drawStrip() {
   const context = stripContext('paths');
   const { width, height } = context.canvas;
   drawTilt(context);
+  if (dimension() === 1) {
+    if (layer('arrows')) drawSlopes(context, layer('arrows'));
+    for (const [name, colour] of [['grid', palette.uncond], ['noising', palette.noise], ['conditional', palette.cond]]) {
+      const data = layer(name);
+      if (data) drawTracks(context, { frames: data[name], times: data.times }, colour, 0.5);
+    }
+  }
   const labels = flow.labels?.data;
   const colours = CLASS_COLOURS.map(name => palette[name]);
   if (shown.has('trajectories')) {
@@ -762,9 +809,19 @@ loopButton.addEventListener('click', () => {
 
 // --- layers ------------------------------------------------------------------------------------------------
 
+let refusedLayer = null; // the one that was asked for last, if it cannot be shown
+
+/** Why a layer cannot be shown, in one sentence, or nothing. */
+const reasonOf = name => value.reasons?.[name] ?? (dimension() === 1 ? ON_THE_PLANE[name] : '') ?? '';
+
 const chips = Object.fromEntries(LAYERS.map(({ name, title }) => {
   const node = make('button', { type: 'button' }, make('i'), title);
-  node.addEventListener('click', () => toggle(name, !shown.has(name)));
+  // What cannot be shown says why to whoever asks for it, with a mouse, a finger or the keyboard.
+  node.addEventListener('click', () => {
+    refusedLayer = reasonOf(name) ? name : null;
+    if (!refusedLayer) toggle(name, !shown.has(name));
+    tellChips();
+  });
   return [name, node];
 }));
 find('.chips').append(...Object.values(chips));
@@ -781,17 +838,19 @@ function toggle(name, on) {
 
 function tellChips() {
   for (const { name, title, buffer, colour } of LAYERS) {
-    const reason = value.reasons?.[name] ?? '';
+    const reason = reasonOf(name);
     const why = reason || slots[buffer].failed;
     const chip = chips[name];
-    chip.disabled = reason !== '';
+    chip.setAttribute('aria-disabled', String(reason !== ''));
     chip.title = why;
     chip.classList.toggle('failed', why !== '' && reason === '');
     chip.setAttribute('aria-label', why ? title + ': ' + why : title);
     chip.setAttribute('aria-pressed', String(shown.has(name) && !reason));
     if (darkPalette !== null) chip.style.setProperty('--chip', faded(colourOf(colour), 1));
-    chip.hidden = dimension() === 1 && !ON_THE_LINE.includes(name);
   }
+  const refused = refusedLayer ? reasonOf(refusedLayer) : '';
+  find('.refused').hidden = !refused;
+  find('.refused').textContent = refused;
 }
 
 /** Asks for what is on show and has changed. */
@@ -799,8 +858,7 @@ function want() {
   if (!value.url) return;
   const wanted = new Set(['flow', 'line-' + axis]);
   for (const { name, buffer } of LAYERS) {
-    const there = dimension() === 2 || (ON_THE_LINE.includes(name) && buffer !== 'density');
-    if (shown.has(name) && !value.reasons?.[name] && there) wanted.add(buffer);
+    if (shown.has(name) && !reasonOf(name) && (dimension() === 2 || buffer !== 'density')) wanted.add(buffer);
   }
   if (shown.has('solver') && !value.reasons?.exact) wanted.add('exact');
   for (const name of wanted) {
@@ -865,17 +923,22 @@ function scales() {
     if (value.remarks?.arrows) rows.push({ text: value.remarks.arrows });
   }
   const errors = layer('errors');
-  if (dimension() === 2 && errors) {
+  if (errors) {
     rows.push({ bar: palette.learned, ends: ['0', precise(errors.maximum)],
       text: '|learned − exact| of dx/dt, units per unit of t; ' + blended(errors) +
-        (timeAt() < errors.times.at(-1) ? ', this one at t = ' + precise(errors.times.at(-1)) : '') });
+        (dimension() === 2 && timeAt() < errors.times.at(-1) ? ', this one at t = ' + precise(errors.times.at(-1)) : '') });
   }
   if (shown.has('solver')) {
     const why = value.reasons?.exact;
     if (why) rows.push({ text: why });
     else if (exactCurves()) rows.push({ chip: palette.text, text: 'the exact solution from the same starts' });
   }
-  if (dimension() === 1 && slots['line-0'].data && shown.has('density')) {
+  if (dimension() === 1 && layer('arrows')) {
+    rows.push({ chip: colourOf('field'), text: 'arrows have the slope of a particle’s way there, all of one length; ' +
+      blended(slots.arrows.data) });
+    if (value.remarks?.arrows) rows.push({ text: value.remarks.arrows });
+  }
+  if (dimension() === 1 && slots['line-0'].data && shown.has('density') && !errors) {
     rows.push({ bar: palette.exact, ends: ['0', 'highest'],
       text: 'pₜ, the square root of it as colour, at each time by its highest value then; ' +
         blended(slots['line-0'].data) });
