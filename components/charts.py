@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import plotly.graph_objects as go
 
 from components.theme import PALETTE, SOLVER_COLOURS
@@ -449,21 +450,24 @@ def comparison_paths(result: Compared, rows: Sequence[int]) -> go.Figure:
 
 
 def comparison_steps(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
-    """sigma/alpha at each evaluation."""
+    """sigma/alpha at each evaluation, over the step that it belongs to: second ones of a step lie inside it."""
     figure = _figure(320)
     styles = solver_styles([result.run_cells[k].solver for k in rows])
+    plan = result.recipe.plan(schedule)
     for k in rows:
-        cell, times = result.run_cells[k], result.seen[k].t
+        cell, grid = result.run_cells[k], plan.rows[k].times
+        times = sorted(result.seen[k].t, reverse=True)
         figure.add_scatter(
-            x=list(range(1, len(times) + 1)),
+            # Times fall from step to step; np.interp wants them to rise.
+            x=np.interp(times, grid[::-1], range(len(grid) - 1, -1, -1)),
             y=[float(schedule.noise_ratio(t)) for t in times],
             name=SOLVERS[cell.solver].title,
             mode="lines+markers",
-            hovertemplate="evaluation %{x}: σ/α = %{y:.3g}<extra>" + SOLVERS[cell.solver].title + "</extra>",
+            hovertemplate="step %{x:.3g}: σ/α = %{y:.3g}<extra>" + SOLVERS[cell.solver].title + "</extra>",
             **styles[cell.solver],
         )
     figure.update_layout(
-        xaxis_title="evaluation",
+        xaxis_title="steps taken",
         yaxis={"type": "log", "title": "σ/α", "exponentformat": "power"},
         legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
         height=420,
@@ -472,21 +476,22 @@ def comparison_steps(result: Compared, rows: Sequence[int], schedule: Schedule) 
 
 
 def comparison_curvature(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
-    """How the path bends between evaluations, over the noise level."""
+    """How the path bends between evaluations, over t."""
     figure = _figure(320)
     styles = solver_styles([result.run_cells[k].solver for k in rows])
     for k in rows:
         cell, bends = result.run_cells[k], curvature(result, k, schedule)
         figure.add_scatter(
-            x=[ratio for ratio, _ in bends],
+            x=[float(schedule.t_at_ratio(ratio)) for ratio, _ in bends],
             y=[angle for _, angle in bends],
+            customdata=[f"σ/α = {ratio:.3g}" for ratio, _ in bends],
             name=SOLVERS[cell.solver].title,
             mode="lines+markers",
-            hovertemplate="σ/α = %{x:.3g}: %{y:.1f}°<extra>" + SOLVERS[cell.solver].title + "</extra>",
+            hovertemplate="t = %{x:.3f}, %{customdata}: %{y:.1f}°<extra>" + SOLVERS[cell.solver].title + "</extra>",
             **styles[cell.solver],
         )
     figure.update_layout(
-        xaxis={"type": "log", "autorange": "reversed", "title": "σ/α (noise → data)", "exponentformat": "power"},
+        xaxis={"autorange": "reversed", "title": "t (noise → data)"},
         yaxis_title="turn of ε, degrees per e-fold of σ/α",
         legend={"orientation": "v", "y": -0.25, "yanchor": "top", "x": 0},
         height=420,

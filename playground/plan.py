@@ -81,11 +81,12 @@ class Row:
         asked: list[tuple[Told, float]] = [((role, part), weight) for part, weight in parts_of(self.cond)]
         return [*asked, (("uncond" if role == "cond" else role, self.uncond), rest)] if rest else asked
 
-    def first_question(self, told: Told) -> Hashable:
-        """What the answer depends on when the row is asked for the first time. Rows of equal ones stand at the
-        same point and need only one answer."""
-        # A solver that draws noise may do so before it asks (churn): its point is its own.
-        noise = (self.solver, self.variable, self.eta) if SOLVERS[self.solver].stochastic else None
+    def first_question(self, told: Told, t: float) -> Hashable:
+        """What the answer depends on when the row is asked for the first time, at time t. Rows of equal ones stand
+        at the same point and need only one answer."""
+        # A solver that draws noise before it asks (churn) asks at a noisier time than it starts from.
+        moved = SOLVERS[self.solver].stochastic and t != self.times[0]
+        noise = (self.solver, self.variable, self.eta) if moved else None
         return self.seed, self.times[0], noise, self.guide, self.edit if told[0] == "cond" else None, told
 
     def queries(self, schedule: Schedule) -> tuple[tuple[float, ...], ...]:
@@ -131,11 +132,12 @@ class Plan:
         first: set[Hashable] = set()
         calls: set[tuple[int, bool]] = set()  # which field is asked at which evaluation of the run
         for row in self.rows:
+            begins = next((t for times in row.queries(schedule) for t in times), row.times[0])
             for i, needed in enumerate(row.needs(schedule)):
                 told = {told for branch in needed for told, _ in row.told(branch)}
                 calls.update((i, role == "weak") for role, _ in told)
                 if i == 0:
-                    first.update(map(row.first_question, told))
+                    first.update(row.first_question(one, begins) for one in told)
                 else:
                     forwards += len(told)
         return Count(len(calls), forwards + len(first))

@@ -332,7 +332,8 @@ def _predict(
     for point, name in questions:
         terms.append([])
         for told, weight in point.row.told(name):
-            key = point.row.first_question(told) if point.place is None else (point.place, told)
+            at_start = point.place is None
+            key = point.row.first_question(told, float(point.t)) if at_start else (point.place, told)
             if key not in places:
                 places[key] = len(distinct)
                 distinct.append((point, told))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from components.charts import comparison_errors, solver_styles
+from components.charts import comparison_curvature, comparison_errors, comparison_steps, solver_styles
 from components.tabs.samplers import (
     NAMES,
     PRESETS,
@@ -152,3 +152,26 @@ def test_a_reference_that_has_not_converged_says_so(model, monkeypatch):
     assert "Heun with churn" in told[1] and "Their distributions" in told[1]
     monkeypatch.setitem(AGREEMENT, "ode", 10.0)
     assert "within the tolerance of 1000.0%" in trust(table, found)[0]
+
+
+def test_noise_levels_stand_over_the_steps_that_were_taken(model):
+    """DDIM asks once a step, Heun again at its end, DPM-Solver++ 2S again inside it."""
+    recipe = Comparison(solvers=("ddim", "heun", "dpmpp_2s"), budgets=(5,), equal="steps")
+    result, schedule = compare(recipe, model), model.denoiser.schedule
+    figure = comparison_steps(result, [0, 1, 2], schedule)
+    places = {trace.name.split(" (")[0]: list(trace.x) for trace in figure.data}
+    assert places[SOLVERS["ddim"].title] == [0, 1, 2, 3, 4]
+    assert set(places[SOLVERS["heun"].title]) == {0, 1, 2, 3, 4}
+    inside = [x for x in places[SOLVERS["dpmpp_2s"].title] if x != int(x)]
+    assert len(inside) >= 4 and len({int(x) for x in inside}) == len(inside)
+    for trace, row in zip(figure.data, recipe.plan(schedule).rows, strict=True):
+        levels = {x: y for x, y in zip(trace.x, trace.y, strict=True) if x == int(x)}
+        for step, level in levels.items():
+            assert level == pytest.approx(float(schedule.noise_ratio(row.times[int(step)])))
+
+
+def test_the_bends_of_a_path_stand_over_t(model):
+    result, schedule = compare(Comparison(solvers=("ddim",), budgets=(6,)), model), model.denoiser.schedule
+    (trace,) = comparison_curvature(result, [0], schedule).data
+    times = result.seen[0].t
+    assert len(trace.x) == 5 and all(a > x > b for x, a, b in zip(trace.x, times, times[1:], strict=False))

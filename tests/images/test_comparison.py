@@ -80,6 +80,10 @@ def test_cells_are_the_runs_they_stand_for(models):
     # All cells are at one point at first: c and u are asked once.
     assert result.count.evaluations == 7
     assert result.count.sample_forwards == 2 + 2 * sum(c.evaluations - 1 for c in result.run_cells)
+    # Those that draw noise, too: churn does so before it asks, but not at the noisiest level, where it cannot.
+    noisy = recipe.but(solvers=("ddim", "ancestral", "euler_maruyama", "churn"), budgets=(5, 7))
+    drawn = compare(noisy, tiny)
+    assert drawn.count.sample_forwards == 2 + 2 * sum(c.evaluations - 1 for c in drawn.run_cells)
     assert sum(result.shares()) == pytest.approx(result.seconds)
 
 

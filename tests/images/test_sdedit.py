@@ -275,4 +275,6 @@ def test_the_plain_start_and_a_guide_share_no_answer(models, guide):
     """Rows at t_max without the guide and rows below with it must not be taken for one another."""
     recipe = RECIPE.but(strip=(1.0, 0.6), steps=STEPS)
     rows = recipe.plan(models["sd1"].denoiser.schedule).rows
-    assert rows[0].first_question(("cond", "x")) != rows[1].first_question(("cond", "x"))
+    assert rows[0].first_question(("cond", "x"), rows[0].times[0]) != rows[1].first_question(
+        ("cond", "x"), rows[1].times[0]
+    )

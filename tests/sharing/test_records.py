@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from urllib.parse import urlencode
 
 import numpy as np
@@ -187,6 +190,28 @@ def test_a_rendered_picture_is_that_of_the_page_and_renders_the_same_again(backe
     backend._results = type(backend._results)(2**20)  # nothing is kept from the first time
     (again,) = render(str(first), tmp_path / "b.png", backend)
     assert np.array_equal(made, np.array(Image.open(again)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "link", ["?tab=text-to-image&w=9&seed=12&prompt=two+dogs+on+the+beach", "?tab=sdedit&guide=castle&seed=3"]
+)
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    ],
+    ids=["old", "common"],
+)
+def test_elsewhere_a_picture_is_the_same_within_what_the_readme_says(link, processor, tmp_path):
+    """Another processor adds in another order: torch and its kernels are told to take this one for an older one."""
+    pictures = []
+    for name, environment in (("here", {}), ("there", processor)):
+        command = [sys.executable, "-m", "playground", "render", link, "-o", str(tmp_path / f"{name}.png")]
+        subprocess.run(command, env=os.environ | environment, check=True, capture_output=True, timeout=300)
+        pictures.append(np.array(Image.open(tmp_path / f"{name}.png")).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
 
 
 def test_several_pictures_are_numbered_and_each_is_its_own_experiment(backend, tmp_path):
