@@ -105,6 +105,25 @@ def link_script(recipe: type[Recipe], names: list[str]) -> str:
     }}"""
 
 
+def mark_script(names: list[str]) -> str:
+    """JavaScript, in the browser alone: strips of pictures (`Sweep`) mark the tile of the settings that the
+    controls show, whatever moved them; where something else than a strip's axes has moved (its value's "of" says
+    what the others were), they tell that their pictures are of other settings.
+
+    Takes the controls' values, and behind them those of the strips, which it gives back.
+    """
+    return f"""(...values) => {{
+        const now = Object.fromEntries({json.dumps(names)}.map((name, i) => [name, values[i]]));
+        return values.slice({len(names)}).map(strip => {{
+            if (!strip?.tiles?.length) return strip;
+            const stale = Object.entries(strip.of ?? {{}}).some(([name, value]) => now[name] !== value);
+            const axes = Object.keys(strip.tiles[0].value);
+            const selected = stale ? null : Object.fromEntries(axes.map(axis => [axis, now[axis]]));
+            return {{...strip, selected, stale}};
+        }});
+    }}"""
+
+
 def listed(text: str | None) -> list[Any]:
     """A list that a text box holds: as JSON, or one text per line."""
     try:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from components.charts import alignment_matrix
-from components.controls import control, listed, own_query
+from components.controls import control, listed, mark_script, own_query
 from components.media import Media
 from components.pictures import (
     FAST,
@@ -320,10 +320,6 @@ def grid_tiles(recipe: PromptToPrompt, token: str | None = None) -> dict[str, An
     }
 
 
-# In the browser alone: the tile of the fractions that the controls show is marked, whatever moved them.
-MARK = "(cross, self_fraction, grid) => ({...grid, selected: {cross, self_fraction}})"
-
-
 def quick(recipe: PromptToPrompt, pace: float) -> PromptToPrompt:
     """What runs while a hand moves: as many steps as fit into a quarter of a second.
 
@@ -569,6 +565,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 f"“{recipe.prompt}” → “{recipe.edits[0]}”: {n.evaluations} model calls, {n.sample_forwards} "
                 f"sample-forwards, {result.seconds:.2f} s for all {len(tiles['tiles'])} and the source"
             )
+            fractions = ("cross", "self_fraction")
+            tiles["of"] = {n: v for n, v in zip(NAMES, values, strict=True) if n not in fractions}
             return {grid: tiles}
 
         yield from beside(backend, recipe, request, "grid", grid_button, error, made)
@@ -583,7 +581,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     pair = [c["cross"], c["self_fraction"]]
     runs.then_start(grid.pick(pick, None, pair, **(FAST | {"trigger_mode": "multiple"})))
-    gr.on([x.change for x in pair], None, [*pair, grid], grid, js=MARK, **FAST)
+    gr.on([x.change for x in controls], None, [*controls, grid], grid, js=mark_script(NAMES), **FAST)
 
     # --- looking closer at a finished run ---------------------------------------------------------------
     def look_at(token: str, row_now: float, number: float) -> Any:

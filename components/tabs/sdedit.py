@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.charts import tradeoff_curve, tradeoff_plane
-from components.controls import control, marks, own_query
+from components.controls import control, mark_script, marks, own_query
 from components.media import Media, data_url, read_data
 from components.pictures import (
     FAST,
@@ -286,20 +285,6 @@ def filmed(token: str, result: Edited, model: TextToImageModel, row: int, everyt
     for i, column in enumerate(value["columns"] if passes > 1 else ()):
         column["level"] = f"pass {i * passes // len(value['columns']) + 1} of {passes} · {column['level']}"
     return value
-
-
-# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them; and when
-# something else has moved, it is told that the pictures are of other settings.
-MARK = f"""(...values) => {{
-    const now = Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]]));
-    return values.slice({len(NAMES)}).map(strip => {{
-        if (!strip?.tiles?.length) return strip;
-        const stale = Object.entries(strip.of ?? {{}}).some(([name, value]) => now[name] !== value);
-        const axes = Object.keys(strip.tiles[0].value);
-        const selected = stale ? null : Object.fromEntries(axes.map(axis => [axis, now[axis]]));
-        return {{...strip, selected, stale}};
-    }});
-}}"""
 
 
 def stages(token: str, result: Edited, row: int) -> dict[str, Any]:
@@ -750,7 +735,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     on_strip = [c["t0"], c["seed"]]
     for row in rows:
         runs.then_start(row.pick(pick, None, on_strip, **(FAST | {"trigger_mode": "multiple"})))
-    gr.on([x.change for x in controls], None, [*controls, *rows], rows, js=MARK, **FAST)
+    gr.on([x.change for x in controls], None, [*controls, *rows], rows, js=mark_script(NAMES), **FAST)
 
     # --- faithful or realistic --------------------------------------------------------------------------
     def run_measure(request: gr.Request, *values: Any):

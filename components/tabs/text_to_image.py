@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from components.charts import guidance_norms, guidance_parts
-from components.controls import control, marks, own_query
+from components.controls import control, mark_script, marks, own_query
 from components.fidelity import FidelityPanel
 from components.media import Media
 from components.pictures import (
@@ -187,17 +186,6 @@ def second_axes(rule: str) -> list[tuple[str, str]]:
     """What can be the second axis of a sweep under a rule."""
     able = ["low", "steps", *rule_fields(rule).values()]
     return [("none: eight scales w", "none"), *((title(TextToImage, name), name) for name in able)]
-
-
-# In the browser alone: the tile of the settings that the controls show is marked, whatever moved them; and when
-# something else has moved, it is told that the pictures are of other settings.
-MARK = f"""(...values) => {{
-    const now = Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]])), strip = values.at(-1);
-    const axes = Object.keys(strip?.tiles?.[0]?.value ?? {{}});
-    const stale = Object.entries(strip?.of ?? {{}}).some(([name, value]) => now[name] !== value);
-    const selected = stale ? null : Object.fromEntries(axes.map(axis => [axis, now[axis]]));
-    return {{...strip, selected, stale}};
-}}"""
 
 
 def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
@@ -406,8 +394,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     on_axes = [c[name] for name in ("w", *AXES)]
     runs.then_start(sweep.pick(pick, None, on_axes, **(FAST | {"trigger_mode": "multiple"})))
-    marked = [*controls, sweep]
-    gr.on([x.change for x in controls], None, marked, sweep, js=MARK, **FAST)
+    gr.on([x.change for x in controls], None, [*controls, sweep], sweep, js=mark_script(NAMES), **FAST)
 
     fidelity.connect(lambda values: recipe_of(values).but(across="none"), controls, c["model"])
 

@@ -151,6 +151,13 @@ def test_the_grid_of_fractions_runs_and_a_click_takes_its_pair(open_tab):
     at.finished(before)
     link = at.tab.link()
     assert link["cross"] == "0" and link["self_fraction"] == "0"
+    caption = at.page.locator("#p2p-grid .caption")
+    expect(caption).to_contain_text("model calls")
+    expect(caption).not_to_contain_text("Other settings")
+    expect(at.page.locator("#p2p-grid .tile[aria-pressed=true]")).to_have_count(1)
+    at.page.locator("#prompt-to-prompt-seed input[type=number]").fill("12")
+    at.page.locator("#prompt-to-prompt-seed input[type=number]").press("Enter")
+    expect(caption).to_contain_text("Other settings than those now")
 
 
 @pytest.mark.slow
