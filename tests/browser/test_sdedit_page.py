@@ -392,7 +392,7 @@ def test_strengths_of_other_programs(edit, schedule):
     expect(told).to_contain_text("diffusers: strength 0.62 with 20 steps runs 12 of them from t = 0.600")
     expect(told).to_contain_text("AUTOMATIC1111: strength 0.57 with 20 steps runs 12 of them from t = 0.600")
     expect(told).to_contain_text("ComfyUI: denoise 0.6 with 20 steps runs 20 of them from the nearest point")
-    expect(told).to_contain_text("ComfyUI with denoise 0.59 and 12 steps runs the same 12 steps")
+    expect(told).to_contain_text("ComfyUI with denoise 0.59 and 12 steps runs just what diffusers does")
     number = tab.page.locator("#sdedit-strength input")
     expect(number).to_have_value("0.62")
     now = SDEdit(steps=20)
