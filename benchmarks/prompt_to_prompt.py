@@ -4,7 +4,8 @@
 
 recut_*: the cross-attention fraction from 0.8 to 0.6 of 20 steps. time_over_share is the time of the second run
 over its share of the work, as in `benchmarks.prefix`, and leaves out decoding. maps_ratio: a source and one edit
-whose fractions are 0, with all maps kept, over a plain batch of the same two prompts.
+whose fractions are 0, with all maps kept, over a plain batch of the same two prompts; neither has a page to show
+itself to.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmarks.common import STEPS, a_backend, alternate, ours, report
 from playground.images.models import TextToImageModel
-from playground.images.prompt_to_prompt import PromptToPrompt
+from playground.images.prompt_to_prompt import PromptToPrompt, edit_prompt
 from playground.images.text_to_image import Generated
 from playground.images.text_to_image import run as run_rows
 from playground.plan import Plan
@@ -57,7 +58,7 @@ def main() -> None:
         model = backend.model(next(iter(backend.models)))
         nothing: dict[str, Any] = {"steps": STEPS, "cross": 0.0, "self_fraction": 0.0}
         kept, batch = alternate(
-            lambda i: ours(backend, PromptToPrompt(seed=2000 + i, **nothing)),
+            lambda i: edit_prompt(PromptToPrompt(seed=2000 + i, **nothing), model),
             lambda i: plain(Batch(seed=2000 + i, **nothing), model),
             rounds=ROUNDS,
         )

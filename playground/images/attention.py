@@ -184,36 +184,41 @@ class AttentionEdits(Control):
             height, width = math.ceil(height / 2), math.ceil(width / 2)
         return height, width
 
+    def places(self, batch: int) -> list[int]:
+        """Where in a batch the R conditional rows are, in the order of the run's; empty where they were not asked.
+
+        Raises:
+            RecipeError: for a part of what was asked, as there is when memory is short.
+        """
+        if batch != len(self._asked):
+            raise RecipeError(
+                f"Prompt-to-prompt computes its {self.rows} pictures together, and memory is too short for that."
+            )
+        found = {a.row: i for i, a in enumerate(self._asked) if a.role == "cond"}
+        return [found[row] for row in range(self.rows)] if found else []
+
     def cross(self, probabilities: Tensor) -> Tensor:
-        """Edit the cross-attention of a layer, [B, heads, queries, L], and keep its mean over heads."""
-        places = self._places(probabilities)
-        if not places:
-            return probabilities
+        """Edit the cross-attention of a layer, [R, heads, queries, L], and keep its mean over heads."""
         step = self._asked[0].step
         made = probabilities
         if any(self._changes(edit, step) for edit in self.edits):
             made = probabilities.clone()
-            source = probabilities[places[0]].float()
+            source = probabilities[0].float()
             for row, edit in enumerate(self.edits, start=1):
-                own = probabilities[places[row]].float()
-                made[places[row]] = self._edited(edit, step, source, own).to(made.dtype)
+                made[row] = self._edited(edit, step, source, probabilities[row].float()).to(made.dtype)
         if probabilities.shape[2] <= SHOWN_GRID:
-            index = [places[row] for row in range(self.rows)]
-            both = probabilities[index].float().mean(1), made[index].float().mean(1)
+            before = probabilities.float().mean(1)
+            both = before, before if made is probabilities else made.float().mean(1)
             self._sums.setdefault(self.grid(probabilities.shape[2]), []).append(both)
         return made
 
     def self_attention(self, probabilities: Tensor) -> Tensor:
-        """Copy the source's self-attention, [B, heads, queries, queries], into the rows whose edit says so."""
-        places = self._places(probabilities)
-        if not places:
-            return probabilities
+        """Copy the source's self-attention, [R, heads, queries, queries], into the rows whose edit says so."""
         copied = [row for row, edit in enumerate(self.edits, 1) if self._asked[0].step < edit.self_steps]
         if not copied:
             return probabilities
         made = probabilities.clone()
-        for row in copied:
-            made[places[row]] = probabilities[places[0]]
+        made[copied] = probabilities[0]
         return made
 
     @staticmethod
@@ -234,14 +239,6 @@ class AttentionEdits(Control):
                 total = value.sum(-1, keepdim=True)
                 value = value / torch.where(total.abs() > SMALLEST_SUM, total, 1.0)
         return value
-
-    def _places(self, probabilities: Tensor) -> dict[int, int]:
-        """Where in the batch the conditional rows are; empty where they were not asked."""
-        if len(probabilities) != len(self._asked):
-            raise RecipeError(
-                f"Prompt-to-prompt computes its {self.rows} pictures together, and memory is too short for that."
-            )
-        return {a.row: i for i, a in enumerate(self._asked) if a.role == "cond"}
 
     # --- after a call ---------------------------------------------------------------------------------
 
@@ -288,8 +285,17 @@ class AttentionEdits(Control):
         return union
 
 
+def _span(places: list[int]) -> slice | list[int]:
+    """Places in a batch as a slice where they are one, which copies nothing."""
+    first, last = places[0], places[-1]
+    return slice(first, last + 1) if places == list(range(first, last + 1)) else places
+
+
 class _Explicit:
-    """The processor of a layer during one call: attention with its probabilities in sight."""
+    """The processor of a layer during one call: attention of the conditional rows with its probabilities in sight.
+
+    The others' is not looked at, and takes the fast kernel.
+    """
 
     def __init__(self, edits: AttentionEdits, crosses: bool, usual: Any):
         self.edits, self.crosses, self.usual = edits, crosses, usual
@@ -309,14 +315,31 @@ class _Explicit:
             return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **options)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         batch = len(hidden_states)
+        seen = self.edits.places(batch)
+        others = [i for i in range(batch) if i not in seen]
+        query, key, value = (
+            made.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for made in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
         mask = attn.prepare_attention_mask(attention_mask, context.shape[1], batch)
-        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
-        key = attn.head_to_batch_dim(attn.to_k(context))
-        value = attn.head_to_batch_dim(attn.to_v(context))
-        probabilities = attn.get_attention_scores(query, key, mask).unflatten(0, (batch, -1))
-        made = self.edits.cross if self.crosses else self.edits.self_attention
-        out = torch.bmm(made(probabilities).flatten(0, 1), value)
-        out = attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(out)))
+        if mask is not None:
+            mask = mask.unflatten(0, (batch, -1))
+        out = query.new_empty(batch, query.shape[2], attn.heads * value.shape[-1])
+        by_head = out.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        if others:
+            part = _span(others)
+            own = None if mask is None else mask[part]
+            by_head[part] = F.scaled_dot_product_attention(
+                query[part], key[part], value[part], own, scale=attn.scale
+            )
+        if seen:
+            part = _span(seen)
+            own = None if mask is None else mask[part].flatten(0, 1)
+            q, k, v = (x[part].flatten(0, 1) for x in (query, key, value))
+            probabilities = attn.get_attention_scores(q, k, own).unflatten(0, (len(seen), -1))
+            made = self.edits.cross(probabilities) if self.crosses else self.edits.self_attention(probabilities)
+            by_head[part] = torch.bmm(made.flatten(0, 1), v).unflatten(0, (len(seen), -1))
+        out = attn.to_out[1](attn.to_out[0](out))
         if attn.residual_connection:
             out = out + hidden_states
         return out / attn.rescale_output_factor
