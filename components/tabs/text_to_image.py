@@ -183,9 +183,20 @@ def sweep_tiles(recipe: TextToImage, token: str | None = None) -> dict[str, Any]
 
 
 def second_axes(rule: str) -> list[tuple[str, str]]:
-    """What can be the second axis of a sweep under a rule."""
+    """What can be the second axis of a sweep: the parameters of other rules come last, with the rule's name."""
     able = ["low", "steps", *rule_fields(rule).values()]
-    return [("none: eight scales w", "none"), *((title(TextToImage, name), name) for name in able)]
+    others = [
+        (f"{title(TextToImage, name)} · changes the rule to {RULES[other].title}", name)
+        for other in RULES
+        if other != rule and not RULES[other].weak  # which needs a weak model to be chosen first
+        for name in rule_fields(other).values()
+    ]
+    return [("none: eight scales w", "none"), *((title(TextToImage, name), name) for name in able), *others]
+
+
+def rule_of(axis: str, rule: str) -> str:
+    """The guidance rule that a second axis needs: that which is chosen, unless it is a parameter of another."""
+    return next((name for name in RULES if axis in rule_fields(name).values()), rule)
 
 
 def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[Any]:
@@ -341,8 +352,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def axes_of(rule: str, second: str) -> Any:
         """A rule's own parameters may be the second axis of a sweep."""
-        axes = second_axes(rule)
-        return gr.update(choices=axes, value=second if second in dict(axes).values() else "none")
+        return gr.update(choices=second_axes(rule), value=second if rule_of(second, rule) == rule else "none")
 
     c["rule"].change(axes_of, [c["rule"], c["across"]], c["across"], **FAST)
 
@@ -383,8 +393,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         yield from beside(backend, recipe, request, "sweep", sweep_button, error, made)
 
     swept = [own_sweep, *controls]
-    c["across"].input(lambda: None, None, own_sweep, **FAST)  # chosen by hand: the usual scales
-    gr.on([sweep_button.click, c["across"].input], run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
+    sweep_button.click(run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
+
+    def take_axis(axis: str, rule: str) -> list[Any]:
+        """Chosen by hand: the usual scales, under the rule whose parameter it is."""
+        return [None, rule_of(axis, rule)]
+
+    taken = c["across"].input(take_axis, [c["across"], c["rule"]], [own_sweep, c["rule"]], **FAST)
+    taken.then(run_sweep, swept, [sweep, sweep_button, error], **RUNNING)
+    runs.then_start(taken)
 
     def pick(event: gr.EventData) -> dict[Any, Any]:
         """The settings of a tile that was clicked; what a browser sends is not trusted."""
@@ -445,7 +462,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             except PlaygroundError as problem:
                 missing, own, recipe = [*missing, str(problem)], None, recipe.but(across="none")
             recipe = recipe.but(sweep=(), values=())
-        if recipe.across not in dict(second_axes(recipe.rule)).values():
+        if rule_of(recipe.across, recipe.rule) != recipe.rule:
             axis = title(TextToImage, recipe.across)
             missing.append(f"The link's second axis, {axis}, is not one of its guidance rule and was left out.")
             recipe = recipe.but(across="none")

@@ -158,6 +158,14 @@ def test_a_link_names_the_second_axis(visit):
     wrong = visit(steps=2, across="rescale_phi")
     expect(wrong.told).to_contain_text("second axis, rescale φ, is not one of its guidance rule")
     expect(wrong.sweep).to_have_count(8)
+    # Chosen by hand, a parameter of another rule brings its rule along, for the picture as well.
+    wrong.page.locator("#t2i-axis input").first.click()
+    wrong.page.get_by_role("option", name="rescale φ · changes the rule to CFG, rescaled", exact=True).click()
+    expect(wrong.sweep).to_have_count(20)
+    until(lambda: wrong.sweep.locator("img").count() == 20)
+    until(lambda: wrong.link().get("rule") == "rescale")
+    expect(wrong.page.locator("#t2i-axis input")).to_have_value("rescale φ")
+    wrong.wait_for_recipe(rule="rescale")
 
 
 @pytest.mark.slow
