@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--offload",
         action="store_true",
-        help="keep a model's text encoders and denoiser on the GPU one at a time: less of its memory, more time",
+        help="keep a model's text encoders, denoiser and autoencoder on the GPU one at a time: less of its memory, "
+        "more time",
     )
     p.add_argument(
         "--compile",

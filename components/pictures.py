@@ -121,8 +121,13 @@ def default_step(backend: Backend, rule: str = "cfg", **values: Any) -> str:
     """
     made = TextToImage.make(**{"model": next(iter(backend.models))} | values)
     model = backend.model(made.model)
-    told = step_panel(made.plan(model.denoiser.schedule).rows[0], model)
-    return f"{told}\n\n{PUTS_BACK}" if RULES[rule].renoises and SOLVERS[made.solver].renoises else told
+    solver = SOLVERS[made.solver]
+    told = [step_panel(made.plan(model.denoiser.schedule).rows[0], model)]
+    if RULES[rule].renoises and solver.renoises:
+        told.append(PUTS_BACK)
+    if limits := solver.limits():
+        told.append(" ".join(limits))
+    return "\n\n".join(told)
 
 
 def taken_words(words: Any, example_to: Any, word_to: Any) -> tuple[Any, Any]:

@@ -218,6 +218,21 @@ class Solver:
             return told
         return f"{told}, {cls.order_with_noise or 'none'} with noise"
 
+    @classmethod
+    def limits(cls) -> list[str]:
+        """What it cannot do that most solvers can, in one sentence each."""
+        told = {
+            "It runs only on a checkpoint's table of noise levels.": cls.needs_table,
+            "Runs on different grids take their steps one by one; only their calls of the model are joined.": (
+                cls.whole_grid
+            ),
+            "After any change all steps are run again: none can be taken over from an earlier run.": (
+                not cls.resumable
+            ),
+            f"It takes at least {cls.minimum_steps} steps.": cls.minimum_steps > 1,
+        }
+        return [sentence for sentence, holds in told.items() if holds]
+
     @property
     def equation(self) -> str:
         """What the solver approximates, in LaTeX: an SDE, or the flow ODE in its variable.

@@ -13,7 +13,8 @@ from playground.plane.mixtures import ExactField
 from playground.recipes import TextToImage
 from playground.sampling import run
 from playground.schedulers import ADAPTED
-from playground.schedules import Discrete
+from playground.schedules import CONTINUOUS, Discrete
+from playground.solvers import SOLVERS
 
 COUNTS = (1, 2, 3, 5, 50)
 WRITTEN = [(name, v) for name, kind in OURS.items() for v in kind.variables or ("auto",)]
@@ -29,6 +30,21 @@ def one_row(path, name, grid, steps, variable="auto"):
     row.make_solver(path)
     # The prompt is no class of the mixture.
     return Row(row.seed, row.times, name, row.guidance, variable=row.variable, eta=row.eta)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_what_a_solver_cannot_do_is_told_and_happens(name):
+    """The limits that the page states, against how runs on two grids are laid out, and which path is taken."""
+    told = " ".join(SOLVERS[name].limits())
+    table = next(path for path in every_schedule() if isinstance(path, Discrete))
+    rows = tuple(one_row(table, name, grid, 8) for grid in ("trailing", "leading"))
+    assert ("one by one" in told) == (len(Plan(rows).lanes(table)) == 2)
+    try:
+        SOLVERS[name](CONTINUOUS["cosine"](), None, 1.0)
+        refused = False
+    except RecipeError:
+        refused = True
+    assert ("only on a checkpoint's table" in told) == refused
 
 
 def end_at_numbers(rows, path):

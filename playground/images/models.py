@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -618,10 +619,10 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
     networks = [denoiser.network, *(e.network for e in text.encoders)]
     for network in (*networks, parts.vae):
         network.eval().requires_grad_(False)
-        if not device.offload or network is parts.vae:
+        if not device.offload:
             network.to(device.where)
     if device.offload:
-        TakeTurns(networks, device.where)
+        TakeTurns([*networks, parts.vae], device.where)
     if compiled:
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
@@ -637,7 +638,8 @@ class TakeTurns:
     """Networks that are on the device one at a time, each brought there when it is called.
 
     The weights of a model whose parts do not fit together wait in the main memory. A run calls the text
-    encoders first and then only the denoiser, so it moves each once.
+    encoders first, then the denoiser and at its end the autoencoder, so it moves each once, and twice more for
+    every preview.
     """
 
     def __init__(self, networks: Sequence[torch.nn.Module], device: torch.device):
@@ -646,6 +648,13 @@ class TakeTurns:
         for network in networks:
             network.to("cpu")
             network.register_forward_pre_hook(self._called)
+            # An autoencoder is not called as a whole.
+            for half in {"encode", "decode"} & set(dir(network)):
+                setattr(network, half, partial(self._half, network, getattr(network, half)))
+
+    def _half(self, network: torch.nn.Module, half: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        self._called(network, None)
+        return half(*args, **options)
 
     def _called(self, network: torch.nn.Module, _: Any) -> None:
         if network is not self.present:

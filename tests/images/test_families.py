@@ -395,6 +395,33 @@ def test_networks_take_turns_on_the_device():
     ]
 
 
+def test_an_autoencoder_takes_its_turn_with_either_half():
+    log: list[tuple[str, str]] = []
+
+    class Halves(Place):
+        def encode(self, x):
+            return self.forward(x)
+
+        def decode(self, z, scale=1.0):
+            self.log.append((self.name, f"decodes at {scale:g}"))
+            return z
+
+    denoiser, autoencoder = Place("denoiser", log), Halves("autoencoder", log)
+    TakeTurns([denoiser, autoencoder], torch.device("cuda"))
+    log.clear()
+    denoiser(torch.zeros(1))
+    autoencoder.decode(torch.zeros(1), scale=2.0)
+    autoencoder.encode(torch.zeros(1))
+    assert log == [
+        ("denoiser", "cuda"),
+        ("denoiser", "called"),
+        ("denoiser", "cpu"),
+        ("autoencoder", "cuda"),
+        ("autoencoder", "decodes at 2"),
+        ("autoencoder", "called"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["sdxl", "sd3"])
 def test_taking_turns_changes_nothing_but_the_place(large_folders, large_models, name):
     model = load_model(str(large_folders[name]), Device(torch.device("cpu"), torch.float32, offload=True))
@@ -417,5 +444,5 @@ def test_on_a_gpu_one_network_is_there_at_a_time(large_folders, name):
     torch.testing.assert_close(result.latents, plain.latents, rtol=1e-4, atol=1e-4 * float(plain.latents.std()))
     networks = (model.denoiser.network, *(e.network for e in model.text.encoders))
     places = [next(n.parameters()).device.type for n in networks]
-    assert places == ["cuda", *["cpu"] * len(model.text.encoders)]
+    assert places == ["cpu"] * len(places)
     assert next(model.autoencoder.network.parameters()).device.type == "cuda"
