@@ -117,8 +117,6 @@ def main(arguments: list[str] | None = None) -> int:
         for name in backend.models:
             print(f"Loading {name} on {backend.device.title} …", flush=True)
             backend.model(name)
-        # The page opens with the first: where memory was too short for all, it is the one to keep.
-        backend.model(next(iter(backend.models)))
     except PlaygroundError as error:
         return fail(str(error))
     if args.compile:

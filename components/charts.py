@@ -450,17 +450,21 @@ def comparison_paths(result: Compared, rows: Sequence[int]) -> go.Figure:
 
 
 def comparison_steps(result: Compared, rows: Sequence[int], schedule: Schedule) -> go.Figure:
-    """sigma/alpha at each evaluation, over the step that it belongs to: second ones of a step lie inside it."""
+    """sigma/alpha at each evaluation, over the step that it belongs to: first ones at its start, others inside it
+    or at its end."""
     figure = _figure(320)
     styles = solver_styles([result.run_cells[k].solver for k in rows])
     plan = result.recipe.plan(schedule)
     for k in rows:
-        cell, grid = result.run_cells[k], plan.rows[k].times
-        times = sorted(result.seen[k].t, reverse=True)
+        cell, row = result.run_cells[k], plan.rows[k]
+        asked = [
+            (i, t) for i, times in enumerate(row.queries(schedule)) for t in times if row.guidance.branches(t, i)
+        ]
+        # Times fall from step to step; np.interp wants them to rise. Churn asks at a noisier time than its step's.
+        places = np.interp([t for _, t in asked], row.times[::-1], range(len(row.times) - 1, -1, -1))
         figure.add_scatter(
-            # Times fall from step to step; np.interp wants them to rise.
-            x=np.interp(times, grid[::-1], range(len(grid) - 1, -1, -1)),
-            y=[float(schedule.noise_ratio(t)) for t in times],
+            x=[min(max(x, i), i + 1) for x, (i, _) in zip(places.tolist(), asked, strict=True)],
+            y=[float(schedule.noise_ratio(t)) for _, t in asked],
             name=SOLVERS[cell.solver].title,
             mode="lines+markers",
             hovertemplate="step %{x:.3g}: σ/α = %{y:.3g}<extra>" + SOLVERS[cell.solver].title + "</extra>",

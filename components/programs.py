@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
@@ -43,10 +44,10 @@ def array(values: np.ndarray) -> dict[str, Any]:
 
 
 def run_answer(recipe: Recipe, result: Any) -> dict[str, Any]:
-    """What a run cost, and the link that makes it again."""
+    """What a run cost, and the link that makes it again, whole: no program cuts it."""
     return {
         "evaluations": result.count.evaluations,
         "sample_forwards": result.count.sample_forwards,
         "seconds": result.seconds,
-        "link": recipe.to_link()[0],
+        "link": "?" + urlencode(recipe.to_query()),
     }

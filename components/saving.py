@@ -16,7 +16,7 @@ from playground.errors import PlaygroundError
 from playground.images.examples import EXAMPLES
 from playground.images.sdedit import SDEdit
 from playground.plane.views import FlowViews
-from playground.recipes import LINK_LIMIT, Recipe
+from playground.recipes import Recipe
 from playground.sharing.comparisons import ComparisonViews
 from playground.sharing.exports import KINDS, export
 from playground.sharing.views import RunViews
@@ -52,18 +52,14 @@ def save_value(token: str, recipe: Recipe, row: int = 0) -> dict[str, Any]:
 
 def left_out(recipe: Recipe) -> str:
     """What the link in the address bar does not carry, and which files do; "" where it carries everything."""
+    told = []
     if isinstance(recipe, SDEdit):
         brought = [what for what in ("guide", "mask") if getattr(recipe, what) not in ("", *EXAMPLES)]
         if brought:
-            missing = " and ".join(f"your {what}" for what in brought)
-            return f"The link carries all settings but not {missing}: send the PNG or the HTML file, which do."
-    _, left = recipe.to_link()
-    if left:
-        return (
-            f"Too long for the link, which has {LINK_LIMIT:,} characters at most: {', '.join(left)}. "
-            "Send the PNG or the HTML file, which carry everything."
-        )
-    return ""
+            told.append(f"The link does not carry {' and '.join(f'your {what}' for what in brought)}.")
+    if left := recipe.to_link()[1]:
+        told.append(f"Too long for the link: {', '.join(left)}.")
+    return " ".join([*told, "Send the PNG or the HTML file, which carry everything."]) if told else ""
 
 
 def routes(media: Media, backend: Backend, sheets: Mapping[type[Recipe], MakeSheet]) -> list[Route]:

@@ -157,7 +157,8 @@ def made(sheet: Sheet) -> bytes:
         for name, text, usual in settings(sheet.recipe)
     )
     said = "".join(f"<p>{html.escape(text)}</p>" for text in sheet.said if text)
-    query = html.escape(sheet.recipe.to_link()[0])
+    link, left = sheet.recipe.to_link()
+    short = f" It is too long for one, and lacks {', '.join(left)}: this file has everything." if left else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -179,7 +180,7 @@ def made(sheet: Sheet) -> bytes:
 <details><summary>All settings</summary><dl>{rows}</dl></details>
 <details><summary>Open it in Diffusion Playground</summary>
 <p>Drop this file on the playground’s page, or put this behind the page’s address:</p>
-<p><code>{query}</code></p></details>
+<p><code>{html.escape(link)}</code>{html.escape(short)}</p></details>
 </footer>
 <script>
 window.__dpFiles = {inert(urls)};

@@ -24,8 +24,9 @@ from playground.solvers import SOLVERS
 VERSION = 1
 """Raised whenever an old link would mean something else; `Recipe.from_query` translates older ones."""
 
-LINK_LIMIT = 2000
-"""Characters of a link: every program passes so many on whole."""
+LINK_LIMIT = 1800
+"""Characters of a link from its question mark on. With the page's address before it, and what the plane shows
+behind it, it stays within 2,000, which every program passes on whole."""
 
 
 class Recipe(BaseModel):
@@ -68,7 +69,11 @@ class Recipe(BaseModel):
         for name, info in type(self).model_fields.items():
             value = getattr(self, name)
             if value != info.default:
-                query[name] = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+                query[name] = (
+                    value
+                    if isinstance(value, str)
+                    else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+                )
         return query
 
     def to_link(self) -> tuple[str, list[str]]:

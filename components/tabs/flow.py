@@ -55,7 +55,7 @@ PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).value
 TRAINING = ("loss", "train_steps", "width", "depth", "batch", "dropout", "train_seed")
 
 FILED = ("density", "arrows", "noising", "conditional", "grid", "tilted", "errors", "line-1")
-"""Buffers of the plane that a saved file has, beside those of the line."""
+"""Buffers that a saved file has, beside those that every flow has; on the line the density is one of these."""
 
 LOOK = {"layers": ["particles", "trajectories", "density"], "at": 0.62}
 
@@ -271,9 +271,8 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
         shown["at"] = LOOK["at"]
     value = plane_value(flow, "run", False, shown, None, []) | {"alone": True}
     refused = value["reasons"]
-    names = ["flow", "line-0", "exact"]
-    if recipe.dimension == 2:
-        names += [n for n in FILED if n not in refused]
+    there = FILED if recipe.dimension == 2 else [n for n in FILED if n not in ("density", "line-1")]
+    names = ["flow", "line-0", "exact", *(n for n in there if n not in refused)]
     files = {}
     for name in names:
         try:
@@ -300,12 +299,14 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
 
 
 def takes_long(recipe: PlaneFlow) -> bool:
-    """Whether its field has to be learned with much more work than the page's own takes."""
+    """Whether learning its field takes much longer than learning the page's own."""
 
     def work(r: PlaneFlow) -> int:
         return r.train_steps * r.batch * r.depth * r.width**2
 
-    return recipe.field == "learned" and work(recipe) > 2 * work(PlaneFlow())
+    usual = PlaneFlow()  # an update has its price, however small the network
+    long = work(recipe) > 2 * work(usual) or recipe.train_steps > 2 * usual.train_steps
+    return recipe.field == "learned" and long
 
 
 def choices_of(name: str, titles: dict[Any, str], refused: dict[str, str]) -> list[tuple[str, Any]]:
@@ -517,6 +518,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 }
                 return
             recipe.check()
+            if not settled and takes_long(recipe) and not backend.trained(recipe):
+                text = f"This field is learned in {recipe.train_steps:,} updates, which takes a while: press"
+                yield {error: "", notes: lines(f"{text} “{TRAIN}” under “The learned field”.")}
+                return
             short = None
             if not settled:
                 # A field that has to be learned first has no quick version: it waits until the hand rests.
@@ -695,11 +700,13 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError:
             return {c["field"]: "learned"}
         _, most = bounds(PlaneFlow.model_fields["train_steps"])
-        more = recipe.field == "learned" and backend.finished(recipe) is not None
-        steps = min(most, recipe.train_steps + GO_ON) if more else recipe.train_steps
-        return {c["field"]: "learned", c["train_steps"]: steps}
+        if recipe.field != "learned" or not backend.trained(recipe):
+            return {c["field"]: "learned", refusal: ""}
+        if recipe.train_steps == most:
+            return {refusal: lines(f"This field has had all {most:,} updates that one may have.")}
+        return {c["train_steps"]: min(most, recipe.train_steps + GO_ON), refusal: ""}
 
-    then_start(train.click(trained, controls, [c["field"], c["train_steps"]], **fast))
+    then_start(train.click(trained, controls, [c["field"], c["train_steps"], refusal], **fast))
 
     def stop_mine(request: gr.Request) -> None:
         backend.stop(request.session_hash or "")
@@ -816,18 +823,13 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     opened = opens(restore, None, [*controls, told], **fast)
 
     def begin(request: gr.Request, show: dict[str, Any], on: bool, *values: Any):
-        """What the link says, at once; a long training waits for a click."""
+        """What the link says, at once; a long training waits for a click, as it does when a hand asks for it."""
+        live.announce(request.session_hash or "", values)
         try:
-            recipe = recipe_of(values)
-            waits = takes_long(recipe) and backend.finished(recipe) is None
+            settled = not takes_long(recipe_of(values))
         except PlaygroundError:
-            waits = False
-        if waits:
-            live.announce(request.session_hash or "", values)
-            text = f"This link's field is learned in {recipe.train_steps:,} updates, which takes a while: press"
-            yield {notes: lines(f"{text} “{TRAIN}” under “The learned field”.")}
-        else:
-            yield from start(request, show, on, *values)
+            settled = True  # which says what is wrong
+        yield from follow(request, show, on, values, settled)
 
     opened.then(begin, inputs, outputs, **running)
 

@@ -878,7 +878,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     row = backend.compute(partial(apart, drawn, truth, cell.budget))
                     curves["image"][cell.budget].append((amount, row.distance))
                     levels["image"] = max(levels.get("image", 0.0), row.chance)
-            kept = NoiseViews(curves, levels, cohorts, recipe_of(values))
+            kept = NoiseViews(curves, levels, cohorts)
             token = shelf.add(request.session_hash, kept)
             yield {noise_token: token} | stirred_views(token, kept, at)
         except PlaygroundError as problem:

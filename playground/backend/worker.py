@@ -28,6 +28,7 @@ from playground.devices import Device, choose_device, usual_threads
 from playground.errors import Busy, Ended, ModelError, PlaygroundError, TooLarge, is_out_of_memory
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
+from playground.plane.recipe import PlaneFlow
 from playground.recipes import Recipe
 from playground.reuse import Prefixes
 
@@ -216,6 +217,11 @@ class Backend:
     def finished(self, recipe: Recipe) -> Any | None:
         """The result of an equal recipe, if it is still kept."""
         return self._results.get(recipe)
+
+    def trained(self, recipe: PlaneFlow) -> bool:
+        """Whether the field of a recipe has been learned, by a run of this or another visitor."""
+        training = self._trainings.get(recipe)
+        return training is not None and training.step >= recipe.train_steps
 
     def pace(self, model: str) -> float:
         """Seconds per sample-forward of a model in its last runs; a guess before the first."""

@@ -125,6 +125,7 @@ class AttentionEdits(Control):
             raise ModelError(
                 "Prompt-to-prompt needs a denoiser with cross-attention layers, and this model has none."
             )
+        self.network = network
         self.latent, self.edits, self.blend, self.keeps = latent, list(edits), blend, keeps
         height, width = (max(SELF_GRID, math.ceil(side / 4)) for side in latent)
         self.self_grid = height * width
@@ -141,11 +142,14 @@ class AttentionEdits(Control):
     def during_call(self, asked: Sequence[Asked]) -> Iterator[None]:
         self._asked, self._sums = list(asked), {}
         kept = {name: layer.processor for name, layer in self.layers.items()}
+        # What is edited differs from step to step: compiled, each would be another program, minutes each.
+        compiled, self.network._compiled_call_impl = self.network._compiled_call_impl, None
         try:
             for name, layer in self.layers.items():
                 layer.processor = _Explicit(self, name.endswith(".attn2"), kept[name])
             yield
         finally:
+            self.network._compiled_call_impl = compiled
             for name, layer in self.layers.items():
                 layer.processor = kept[name]
         self._note(asked[0].step, asked[0].stage)

@@ -271,7 +271,9 @@ class Denoiser(Field):
         return condition
 
     def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        if not self.compiled or len(x) in self._compiled_for:
+        # A control that looks inside the network takes its compiled form away while it does.
+        takes_part = self.compiled and self.network._compiled_call_impl is not None
+        if not takes_part or len(x) in self._compiled_for:
             return self._call(x, t, condition)
         many = f"{len(x)} sample-forwards" if len(x) > 1 else "one sample-forward"
         self.tell(
@@ -626,12 +628,18 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
     if compiled:
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
+        # Beyond its limit the compiler would leave further numbers of rows as they are, without a word on the page.
+        torch._dynamo.config.recompile_limit = COMPILED_SIZES
         denoiser.network.compile(dynamic=False, options=frozen)
         denoiser.compiled = True
     else:
         prepack(denoiser.network)
         prepack(parts.vae)
     return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
+
+
+COMPILED_SIZES = 64
+"""Numbers of rows for which a denoiser is compiled: those of a run, a sweep or a comparison, with both branches."""
 
 
 class TakeTurns:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from playground.images.cohorts import Drawn
+from playground.images.cohorts import Cohort, Drawn
 from playground.images.comparison import Compared, Comparison, Measured, compares, percent
 from playground.images.models import TextToImageModel, to_images
 from playground.recipes import TextToImage, title
@@ -122,7 +122,6 @@ class NoiseViews:
         curves: by field, by budget: (eta, distance).
         levels: by field, what 95% of samples of the right distribution stay below.
         cohorts: the pictures, by place of the amount and budget.
-        recipe: of the comparison, for its files.
     """
 
     SHOWN = 4
@@ -132,9 +131,9 @@ class NoiseViews:
         curves: dict[str, dict[int, list[tuple[float, float]]]],
         levels: dict[str, float],
         cohorts: dict[tuple[int, int], Drawn],
-        recipe: Comparison,
     ):
-        self.curves, self.levels, self.recipe = curves, levels, recipe
+        self.curves, self.levels = curves, levels
+        self.recipes = {key: first_of(drawn.recipe, self.SHOWN) for key, drawn in cohorts.items()}
         # Copies: a part of a tensor would keep the whole.
         self.sheets = {key: drawn.pictures[: self.SHOWN].clone() for key, drawn in cohorts.items()}
 
@@ -152,12 +151,18 @@ class NoiseViews:
         match = re.fullmatch(r"noise-(\d{1,2})-(\d{1,3})\.png", name)
         if match is None:
             raise KeyError(name)
-        pictures = to_images(self.sheets[int(match[1]), int(match[2])])
+        key = int(match[1]), int(match[2])
+        pictures = to_images(self.sheets[key])
         size = min(TILE, pictures[0].width)
         sheet = Image.new("RGB", (size * len(pictures), size))
         for k, picture in enumerate(pictures):
             sheet.paste(picture.resize((size, size)), (k * size, 0))
-        return to_png(sheet, self.recipe, compress=1)
+        return to_png(sheet, self.recipes[key], compress=1)
+
+
+def first_of(recipe: Cohort, count: int) -> TextToImage:
+    """Text to image that makes the first pictures of a cohort of one prompt."""
+    return TextToImage.make(**{n: getattr(recipe, n) for n in TextToImage.model_fields} | {"pictures": count})
 
 
 def single(result: Compared, row: int) -> Comparison:

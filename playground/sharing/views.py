@@ -35,6 +35,8 @@ NOISE_FRAMES = 101
 class RunViews:
     """PNG files of one run, each with the recipe of its row inside: `png(name)` with one of the names below.
 
+    Pictures that somebody brought for it are in those of which a run has one (`attached`), not in films' frames.
+
     picture-R.png       the picture of row R
     film-R-S.png        step S of row R: x_t, x0 without prompt, with it, guided, from top to bottom; tiles
                         that were not computed are transparent
@@ -77,6 +79,10 @@ class RunViews:
             self._kept[name] = self._make(name)
         return self._kept[name]
 
+    def attached(self, row: int) -> dict[str, Image.Image]:
+        """What somebody brought for the recipe of a row, by name."""
+        return {}
+
     def single(self, row: int) -> TextToImage:
         """The recipe of one picture by itself."""
         return self._singles[row]
@@ -113,7 +119,8 @@ class RunViews:
         if kind == "picture":
             return to_png(self.result.images[row], self._singles[row])
         if kind == "latents":
-            return to_png(beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4), self._singles[row])
+            channels = beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4)
+            return to_png(channels, self._singles[row], attached=self.attached(row))
 
         shown = self._complete(row, number)[0] if everything else None
 

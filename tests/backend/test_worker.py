@@ -576,7 +576,11 @@ def test_a_run_after_the_end_is_refused(make_backend):
 @pytest.fixture
 def slowly_compiled(make_backend, monkeypatch):
     """A backend whose first call of each size is held, as a compiler would, and an event that lets it go on."""
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **options: None)
+
+    def compile_nothing(network, **options):
+        network._compiled_call_impl = network._call_impl
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_nothing)
     backend, go_on = make_backend(compiled=True), threading.Event()
     denoiser = backend.model("tiny").denoiser
     call, seen = denoiser._call, set()

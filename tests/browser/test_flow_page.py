@@ -22,6 +22,8 @@ from playground.recipes import LINK_LIMIT
 
 pytestmark = pytest.mark.browser
 
+CROSS = encode_points([[0.1 * k, 0.1 * k * sign] for k in range(-15, 16) for sign in (-1, 1)])
+
 COUNTERS = "window.__dp?.['flow-plane']"
 ALL_PRESETS = [(group, name) for group, (_, members) in PRESETS.items() for name in members]
 
@@ -356,8 +358,9 @@ def test_a_class_opens_guidance_and_the_tilted_density(plane):
 @pytest.mark.slow
 def test_a_learned_field_trains_stops_and_goes_on(plane):
     shown = plane(target="three", field="learned", width=16, depth=2, batch=256, train_steps=20_000, wait=False)
-    expect(shown.status).to_contain_text("of the exact field")
     shown.unfold("The learned field")
+    shown.page.locator("#flow-train").click()
+    expect(shown.status).to_contain_text("of the exact field")
     expect(shown.page.locator("#flow-loss-chart .js-plotly-plot")).to_be_visible()
     shown.page.locator("#flow-stop").click()
     expect(shown.status).to_contain_text("stopped")
@@ -389,8 +392,16 @@ def test_a_learned_field_trains_stops_and_goes_on(plane):
 
 
 @pytest.mark.slow
-def test_a_link_with_a_long_training_waits_for_a_click(plane):
-    shown = plane(target="three", field="learned", width=128, train_steps=50_000, wait=False)
+@pytest.mark.parametrize(
+    "target", [{"target": "three"}, {"target": "points", "points": CROSS}], ids=["named", "drawn"]
+)
+def test_a_link_with_a_long_training_waits_for_a_click(plane, target):
+    shown = plane(**target, field="learned", width=128, train_steps=50_000, wait=False)
+    expect(shown.notes).to_contain_text("learned in 50,000 updates")
+    # So does a hand that asks for one.
+    shown.control("seed").locator("input[type=number]").fill("9")
+    shown.control("seed").locator("input[type=number]").press("Enter")
+    until(lambda: shown.recipe().seed == 9)
     expect(shown.notes).to_contain_text("learned in 50,000 updates")
     assert shown.status.inner_text().strip() == ""
     shown.unfold("The learned field")
@@ -404,11 +415,20 @@ def test_a_link_with_a_long_training_waits_for_a_click(plane):
 def test_on_the_line_the_views_are_drawn_against_time(plane):
     shown = plane(target="pair", dimension=1, field="learned", width=16, depth=2, batch=64, train_steps=100)
 
-    def inked(canvas: str) -> bytes:
-        return shown.page.evaluate(f"document.querySelector('#flow-plane .strip canvas.{canvas}').toDataURL()")
+    def inked(canvas: str) -> str:
+        there = f"document.querySelector('#flow-plane .strip canvas.{canvas}')"
+        return shown.page.evaluate(f"{there}.hidden ? 'hidden' : {there}.toDataURL()")
+
+    def stays(canvas: str) -> str:
+        first = inked(canvas)
+        shown.page.wait_for_timeout(300)
+        return first if inked(canvas) == first else ""
 
     for title in ("trajectories", "exact density"):
         shown.chip(title).click()
+    shown.chip("particles").click()
+    # Drawn a moment after it was asked for: bare is what stays.
+    empty = {canvas: until(lambda canvas=canvas: stays(canvas)) for canvas in ("paths", "ground")}
     for title, canvas in (
         ("field", "paths"),
         ("conditional paths", "paths"),
@@ -416,9 +436,9 @@ def test_on_the_line_the_views_are_drawn_against_time(plane):
         ("warped grid", "paths"),
         ("error of the field", "ground"),
     ):
-        bare = inked(canvas)
+        until(lambda canvas=canvas: inked(canvas) == empty[canvas], "the last one is still there")
         shown.chip(title).click()
-        until(lambda canvas=canvas, bare=bare: inked(canvas) != bare, f"{title} is not drawn")
+        until(lambda canvas=canvas: inked(canvas) != empty[canvas], f"{title} is not drawn")
         shown.chip(title).click()
     shown.chip("contours").dispatch_event("click")
     expect(shown.page.locator("#flow-plane .refused")).to_contain_text("a view of the plane")

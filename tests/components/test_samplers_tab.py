@@ -155,16 +155,21 @@ def test_a_reference_that_has_not_converged_says_so(model, monkeypatch):
 
 
 def test_noise_levels_stand_over_the_steps_that_were_taken(model):
-    """DDIM asks once a step, Heun again at its end, DPM-Solver++ 2S again inside it."""
-    recipe = Comparison(solvers=("ddim", "heun", "dpmpp_2s"), budgets=(5,), equal="steps")
+    """DDIM asks once a step, Heun again at its end, DPM-Solver++ 2S again inside it, churn above its start."""
+    recipe = Comparison(solvers=("ddim", "heun", "dpmpp_2s", "churn"), budgets=(5,), equal="steps")
     result, schedule = compare(recipe, model), model.denoiser.schedule
-    figure = comparison_steps(result, [0, 1, 2], schedule)
+    figure = comparison_steps(result, [0, 1, 2, 3], schedule)
+    for trace, seen in zip(figure.data, result.seen, strict=True):
+        assert list(trace.y) == [float(schedule.noise_ratio(t)) for t in seen.t]
     places = {trace.name.split(" (")[0]: list(trace.x) for trace in figure.data}
     assert places[SOLVERS["ddim"].title] == [0, 1, 2, 3, 4]
     assert set(places[SOLVERS["heun"].title]) == {0, 1, 2, 3, 4}
     inside = [x for x in places[SOLVERS["dpmpp_2s"].title] if x != int(x)]
     assert len(inside) >= 4 and len({int(x) for x in inside}) == len(inside)
-    for trace, row in zip(figure.data, recipe.plan(schedule).rows, strict=True):
+    churned = dict(zip(figure.data[3].x, figure.data[3].y, strict=True))
+    assert set(churned) == {0, 1, 2, 3, 4}  # though each step but the first asks at a noisier time than it starts
+    assert all(churned[i] > float(schedule.noise_ratio(recipe.plan(schedule).rows[3].times[i])) for i in (2, 3))
+    for trace, row in zip(figure.data[:3], recipe.plan(schedule).rows, strict=False):
         levels = {x: y for x, y in zip(trace.x, trace.y, strict=True) if x == int(x)}
         for step, level in levels.items():
             assert level == pytest.approx(float(schedule.noise_ratio(row.times[int(step)])))

@@ -164,6 +164,17 @@ def test_attention_is_looked_at_word_by_word_offline(opened):
 
 
 @pytest.mark.browser
+def test_every_layer_of_a_line_is_in_its_file(opened):
+    page = opened(LINE)
+    until(page, "window.__dp['part-0'].particles === 100")
+    for name in ("field", "conditional paths", "forward noising", "warped grid", "solver steps"):
+        loads = page.evaluate("window.__dp['part-0'].loads")
+        page.get_by_role("button", name=name, exact=True).click()
+        until(page, f"window.__dp['part-0'].loads > {loads}")
+    expect(page.locator(".scales .failed")).to_have_count(0)
+
+
+@pytest.mark.browser
 def test_a_race_is_run_offline(opened):
     page = opened(RACE)
     cells = page.locator("#part-0 .cell")
@@ -257,7 +268,9 @@ def test_settings_name_all_that_plays_a_part():
 
 def test_what_a_link_does_not_carry_is_named():
     assert left_out(SDEdit()) == "" and left_out(TextToImage()) == ""
-    assert "your guide:" in left_out(SDEdit(guide="0123456789abcdef01234567"))
+    assert "your guide." in left_out(SDEdit(guide="0123456789abcdef01234567"))
+    both = left_out(SDEdit(guide="0123456789abcdef01234567", prompt="é" * 900))
+    assert "your guide." in both and "prompt" in both
     assert "your guide and your mask" in left_out(SDEdit(guide="0" * 24, mask="1" * 24))
     points = np.random.default_rng(0).uniform(-3, 3, (1000, 2)).tolist()
     many = PlaneFlow(target="points", points=encode_points(points, [0] * 1000))

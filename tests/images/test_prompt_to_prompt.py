@@ -312,6 +312,21 @@ def test_processors_are_put_back_also_after_an_error(models, monkeypatch):
     assert model.denoiser.network.attn_processors == before
 
 
+def test_a_compiled_network_is_edited_as_it_is(models, monkeypatch):
+    """Compiled, every step of an edit would be a program of its own."""
+    expected = edit_prompt(RECIPE, models["sd1"])
+    network, calls = models["sd1"].denoiser.network, []
+
+    def compiled(*args, **options):
+        calls.append(len(args[0]))
+        return network._call_impl(*args, **options)
+
+    monkeypatch.setattr(network, "_compiled_call_impl", compiled)
+    assert torch.equal(edit_prompt(RECIPE, models["sd1"]).latents, expected.latents) and not calls
+    generate(TextToImage(steps=2), models["sd1"])
+    assert len(calls) == 2
+
+
 def test_runs_that_take_turns_do_not_touch_each_other(models):
     model = models["sd1"]
     plain = TextToImage(prompt="a red cat", steps=STEPS, seed=3)

@@ -848,6 +848,7 @@ function tellChips() {
     chip.setAttribute('aria-pressed', String(shown.has(name) && !reason));
     if (darkPalette !== null) chip.style.setProperty('--chip', faded(colourOf(colour), 1));
   }
+  if (refusedLayer && !reasonOf(refusedLayer)) refusedLayer = null;
   const refused = refusedLayer ? reasonOf(refusedLayer) : '';
   find('.refused').hidden = !refused;
   find('.refused').textContent = refused;
