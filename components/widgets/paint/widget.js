@@ -44,6 +44,17 @@ function resize(size) {
   for (const { canvas } of [...layers, paper, sheet]) Object.assign(canvas, { width, height });
   board.style.setProperty('--shape', width + ' / ' + height);
   past = [];
+  // The brush keeps its share of the board, which may be that of a larger model.
+  const brush = find('.width');
+  const [most, before] = [Math.round(0.375 * Math.max(width, height)), Number(brush.max)];
+  const size = Math.max(1, Math.round(Number(brush.value) * most / before));
+  brush.max = most;
+  brush.value = size;
+  tellBrush();
+}
+
+function tellBrush() {
+  find('.width-said').textContent = find('.width').value + ' px';
 }
 
 function remember() {
@@ -222,9 +233,7 @@ const own = make('input', { type: 'color', class: 'own', value: '#c957b5', 'aria
 own.addEventListener('input', () => take(own.value));
 find('.colours').append(own);
 
-find('.width').addEventListener('input', () => {
-  find('.width-said').textContent = find('.width').value + ' px';
-});
+find('.width').addEventListener('input', tellBrush);
 find('.undo').addEventListener('click', () => {
   const before = past.pop();
   if (!before) return;
