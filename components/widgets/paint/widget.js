@@ -47,9 +47,9 @@ function resize(size) {
   // The brush keeps its share of the board, which may be that of a larger model.
   const brush = find('.width');
   const [most, before] = [Math.round(0.375 * Math.max(width, height)), Number(brush.max)];
-  const size = Math.max(1, Math.round(Number(brush.value) * most / before));
+  const now = Math.max(1, Math.round(Number(brush.value) * most / before));
   brush.max = most;
-  brush.value = size;
+  brush.value = now;
   tellBrush();
 }
 
