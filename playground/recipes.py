@@ -69,11 +69,7 @@ class Recipe(BaseModel):
         for name, info in type(self).model_fields.items():
             value = getattr(self, name)
             if value != info.default:
-                query[name] = (
-                    value
-                    if isinstance(value, str)
-                    else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-                )
+                query[name] = value if isinstance(value, str) else _as_json(value)
         return query
 
     def to_link(self) -> tuple[str, list[str]]:
@@ -141,6 +137,11 @@ class Recipe(BaseModel):
         except ValidationError as error:
             # Each value is possible, but not all of them together.
             return cls(), [*notes, _sentence(cls, error) + " The defaults are used."]
+
+
+def _as_json(value: Any) -> str:
+    # As JavaScript writes it, which makes the same link in the browser.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def title(recipe: type[Recipe], name: str) -> str:

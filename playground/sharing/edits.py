@@ -41,11 +41,6 @@ class EditViews(RunViews):
         return {n: picture for n, picture in named.items() if picture}
 
     def _make(self, name: str) -> bytes:
-        if match := re.fullmatch(r"picture-(\d{1,3})\.png", name):
-            row = int(match[1])
-            if row >= len(self.result.pictures):
-                raise KeyError(name)
-            return to_png(self.result.images[row], self._singles[row], attached=self.attached(row))
         if name == "guide.png" and self.result.guide is not None:
             return to_png(to_images(self.result.guide[None])[0], self._singles[0], attached=self.attached(0))
         match = re.fullmatch(r"start-(\d{1,3})\.png", name)

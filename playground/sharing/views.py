@@ -117,7 +117,7 @@ class RunViews:
         if row >= len(self.result.pictures) or number >= last:
             raise KeyError(name)
         if kind == "picture":
-            return to_png(self.result.images[row], self._singles[row])
+            return to_png(self.result.images[row], self._singles[row], attached=self.attached(row))
         if kind == "latents":
             channels = beside(latent_channels(self.result.latents[row]), 2 * self.tile // 4)
             return to_png(channels, self._singles[row], attached=self.attached(row))
