@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -34,14 +35,18 @@ def usual_threads() -> int:
     return own if settled else USUAL
 
 
-@contextmanager
-def threads_for(elements: int) -> Iterator[None]:
+def threads_for(elements: int) -> AbstractContextManager[None]:
     """On the CPU, compute with one thread if the tensors are small, and with all of them otherwise."""
+    return threads(1 if elements <= FEW else usual_threads())
+
+
+@contextmanager
+def threads(wanted: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU."""
     if getattr(_here, "inside", False):
         yield  # whoever came first puts the number back
         return
     own, usual = torch.get_num_threads(), usual_threads()
-    wanted = 1 if elements <= FEW else usual
     if own != wanted:
         torch.set_num_threads(wanted)
     _here.inside = True
@@ -51,6 +56,33 @@ def threads_for(elements: int) -> Iterator[None]:
         _here.inside = False
         if wanted != usual:
             torch.set_num_threads(usual)
+
+
+TRIES = 4
+LONG = 0.25
+"""Seconds: whatever takes longer gains by all threads."""
+
+
+def quickest_threads(call: Callable[[], object]) -> int:
+    """The number of threads that a call is quickest with here: one, or all there are.
+
+    Each layer of a small network wakes the other threads and waits for them, which can take longer than they save.
+    How long depends on the machine, so it is measured: in turns, after a call that is not, and the quickest of each
+    counts. One thread must win by a tenth.
+    """
+    usual = usual_threads()
+    if usual == 1:
+        return 1
+    taken: dict[int, list[float]] = {1: [], usual: []}
+    for _ in range(1 + TRIES):
+        for wanted, seconds in taken.items():
+            with threads(wanted):
+                began = time.perf_counter()
+                call()
+                seconds.append(time.perf_counter() - began)
+            if min(seconds) > LONG:
+                return usual
+    return 1 if min(taken[1][1:]) < 0.9 * min(taken[usual][1:]) else usual
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from playground import devices
-from playground.devices import FEW, threads_for, usual_threads
+from playground.devices import FEW, quickest_threads, threads_for, usual_threads
 
 # In a process of its own, with two threads for an operation: the tests' own processes compute with one.
 RACE = """
@@ -109,3 +109,45 @@ def test_many_threads_at_once_all_end_with_the_usual_number(two_threads):
     for thread in several:
         thread.join(20)
     assert counts == [2] * 8
+
+
+class Clock:
+    """A clock for calls that take as long as they are told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, list[float]]) -> None:
+        self.now, self.seconds, self.called = 0.0, seconds, []
+        monkeypatch.setattr(devices.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(devices, "usual_threads", lambda: 2)
+
+    def __call__(self) -> None:
+        count = torch.get_num_threads()
+        self.called.append(count)
+        queue = self.seconds[count]
+        self.now += queue.pop(0) if len(queue) > 1 else queue[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "expected"),
+    [
+        ([0.05], [0.08], 1),
+        ([0.08], [0.05], 2),
+        ([0.078], [0.08], 2),  # too close to be sure
+        ([0.2, 0.05], [0.01, 0.08], 1),  # the first call of each warms up
+        ([0.05, 0.05, 0.24, 0.24, 0.24], [0.08], 1),  # something else was in the way
+    ],
+)
+def test_the_quickest_number_of_threads_is_measured(monkeypatch, one, two, expected):
+    clock = Clock(monkeypatch, {1: one, 2: two})
+    assert quickest_threads(clock) == expected
+    assert clock.called == [1, 2] * (1 + devices.TRIES)
+
+
+def test_long_calls_take_all_threads_without_more_ado(monkeypatch):
+    clock = Clock(monkeypatch, {1: [9.0], 2: [8.0]})
+    assert quickest_threads(clock) == 2
+    assert clock.called == [1]
+
+
+def test_where_there_is_one_thread_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(devices, "usual_threads", lambda: 1)
+    assert quickest_threads(lambda: pytest.fail("called")) == 1

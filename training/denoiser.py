@@ -272,6 +272,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--dropout", type=float, default=0.1, help="share of captions left out, for guidance")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
+    parser.add_argument("--compile", action="store_true", help="a minute or more at first, then faster")
     parser.add_argument(
         "--from", dest="start", type=Path, help="model folder to start from when there is no checkpoint"
     )
@@ -285,6 +286,8 @@ def main() -> None:
     trainer = from_folder(o.start, device) if o.start else fresh(device, channels)
     if checkpoint.exists():
         trainer.restore(common.load_checkpoint(checkpoint, device))
+    if o.compile:
+        trainer.unet.compile()
     batches = Batches(images, truths, text.Captioner(trainer.tokenizer), o.batch, o.dropout)
     size = sum(p.numel() for p in trainer.parameters) / 1e6
     print(f"{len(truths)} scenes, {size:.1f} M parameters, from step {trainer.step}", flush=True)

@@ -182,13 +182,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--count", type=int, default=80_000, help="scenes to train on")
     parser.add_argument("--minutes", type=float, default=5, help="minutes between checkpoints")
+    parser.add_argument("--compile", action="store_true", help="a minute or more at first, then faster")
     o = parser.parse_args()
     device = common.prepare(o.threads)
     # Unlike the denoiser, it must read the held-out pairs as well as any other.
     data.render(o.work, "verifier-scenes", common.VERIFIER_SEEDS, o.count, o.threads, novel_every=8)
     pictures, truths = data.load(o.work, "verifier-scenes")
     checkpoint = o.work / "verifier.pt"
-    model = Verifier(labels()).to(device, memory_format=torch.channels_last)
+    start = o.work / "verifier"
+    model = Verifier.load(start).train() if start.exists() else Verifier(labels())
+    model = model.to(device, memory_format=torch.channels_last)
     parameters = list(model.parameters())
     ends = [model.stem.weight, model.queries, model.noun_weight]
     heads = (model.colour, model.count, model.relation, model.background, model.style)
@@ -202,6 +205,8 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"])
         step = state["step"]
+    if o.compile:
+        model.compile()
 
     def save() -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average.values}
