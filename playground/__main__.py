@@ -56,6 +56,8 @@ def views_of(recipe: Recipe, backend: Backend) -> Views:
     Raises:
         PlaygroundError: in one sentence, when it cannot be run.
     """
+    if isinstance(recipe, Comparison) and recipe.field != "image":
+        raise RecipeError("This comparison is one in the plane, which only the page draws: open the link there.")
     result: Any = backend.result(recipe)
     if isinstance(recipe, PlaneFlow):
         return FlowViews(result, backend.compute)

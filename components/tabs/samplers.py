@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import random
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,6 @@ from components.widgets import Filmstrip, Race, Save, Words
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.distributions import verdict
 from playground.errors import Ended, ModelError, PlaygroundError, RecipeError
-from playground.grids import ALIGNED
 from playground.images.cohorts import (
     PROMPTS,
     SEEDS,
@@ -59,7 +58,7 @@ from playground.images.comparison import (
 from playground.images.tradeoff import verifier_of
 from playground.images.verifier import Verifier
 from playground.plane.comparison import ETAS, PlaneCompared, PlaneComparison, of_noise
-from playground.recipes import Recipe
+from playground.recipes import Recipe, title
 from playground.schedules import Schedule
 from playground.sharing.comparisons import TILE, ComparisonViews, NoiseViews, cell_text, single
 from playground.solvers import SOLVERS
@@ -72,7 +71,7 @@ BUDGETS = (3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48)
 NOISY = ("ancestral", "euler_maruyama", "churn")
 """Solvers that take any amount of noise."""
 NOISE_BUDGETS = (6, 24)
-FIELDS = {"exact": "exact field", "learned": "learned field", "image": "image model"}
+FIELDS = {"image": "image model", "exact": "exact field", "learned": "learned field"}
 TARGETS = [("two moons", "moons"), ("eight Gaussians", "eight"), ("checkerboard", "checkerboard")]
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -93,6 +92,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "solvers": ("ddim", "ancestral", "euler_maruyama", "churn"),
         "budgets": (12, 24, 48),
     },
+    "In the plane, where the solution is known": {"field": "exact", "budgets": (6, 12, 24, 48)},
 }
 
 EQUATION = r"""
@@ -130,6 +130,13 @@ DISTRIBUTIONS = (
     "distributions are equal, 95% of samples stay below the dashed line (permutation test). With guidance the SDE "
     "has another distribution than the ODE, so a solver that draws noise need not reach the line."
 )
+IN_PLANE = (
+    "Above: median distance from the converged flow of the field, for solvers that draw no noise. Below: sliced W₂ "
+    "to exact draws; 95% of clouds of as many exact draws stay below the dashed line. A learned field keeps a "
+    "distance that no step removes, and fresh noise can repair. Budgets, seed, noise and time grid are those of "
+    "the controls; the grid is stretched between σ/α = 20 and 0.05, each solver is written in its own variable, "
+    "and guidance is off."
+)
 SHARED = "Seconds are shares of the batched run, by evaluations, until each is timed by itself."
 NOISE = (
     "Exact and learned field: sliced W₂ to exact draws at σ/α = 0.05, where these runs end, on a grid uniform "
@@ -165,12 +172,17 @@ def solver_choices(refused: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def refused_lines(refused: dict[str, str]) -> str:
-    """Those that cannot, and why; solvers with one reason share a line."""
+    """HTML: those that cannot, grayed out, and why; solvers with one reason share it."""
     reasons: dict[str, list[str]] = {}
     for name, why in refused.items():
         reason = why.replace(SOLVERS[name].title, "it")
         reasons.setdefault(reason[:1].upper() + reason[1:], []).append(SOLVERS[name].title)
-    return lines(*(f"✕ {', '.join(names)}: {why}" for why, names in reasons.items()))
+    return "".join(
+        "<div class='dp-refused'>"
+        + "".join(f"<label><input type='checkbox' disabled> {html.escape(name)}</label>" for name in names)
+        + f"{lines(why)}</div>"
+        for why, names in reasons.items()
+    )
 
 
 LIVE = 64
@@ -394,6 +406,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     with gr.Row(elem_classes="dp-columns"):
         with gr.Column(elem_classes="dp-card dp-controls"):
             c: dict[str, Any] = {}
+            c["field"] = gr.Radio(
+                [(name if key == "image" else f"{name} in the plane", key) for key, name in FIELDS.items()],
+                value=default.field,
+                label=title(Comparison, "field"),
+                info=Comparison.model_fields["field"].description,
+                elem_id="samplers-field",
+            )
+            c["target"] = control(Comparison, "target", choices=TARGETS, visible=False)
             c["prompt"] = control(Comparison, "prompt", lines=2)
             words = Words(elem_id="samplers-words")
             c["solvers"] = gr.CheckboxGroup(
@@ -425,19 +445,29 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             told = gr.HTML(elem_classes="dp-note", elem_id="samplers-link-notes")
             notes = gr.HTML(elem_classes="dp-note", elem_id="samplers-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="samplers-error")
-            with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("## The race: every picture after as many model calls")
-                race = Race(elem_id="samplers-race")
+            with gr.Column(elem_classes="dp-card", visible=False) as in_plane:
+                gr.Markdown("## The same solvers in the plane, where the solution is known")
                 with gr.Row():
-                    status = gr.HTML(elem_classes="dp-readout", elem_id="samplers-status")
-                    stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-stop")
-                save = Save(elem_id="samplers-save")
-            with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("## What was measured")
-                summed = gr.HTML(elem_classes="dp-readout", elem_id="samplers-summary")
-            with gr.Column(elem_classes="dp-card"):
-                gr.Markdown("## Filmstrip of a cell: click one above")
-                strip = Filmstrip(elem_id="samplers-film")
+                    plane_said = gr.HTML(elem_classes="dp-readout", elem_id="samplers-plane-said")
+                    plane_stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-plane-stop")
+                with gr.Column(visible=False) as plane_charts:
+                    plane_errors = gr.Plot(show_label=False, elem_id="samplers-plane-errors")
+                    plane_marginals = gr.Plot(show_label=False, elem_id="samplers-plane-marginals")
+                    gr.HTML(lines(IN_PLANE), elem_classes="dp-note")
+            with gr.Column(elem_classes="dp-cards") as on_images:
+                with gr.Column(elem_classes="dp-card"):
+                    gr.Markdown("## The race: every picture after as many model calls")
+                    race = Race(elem_id="samplers-race")
+                    with gr.Row():
+                        status = gr.HTML(elem_classes="dp-readout", elem_id="samplers-status")
+                        stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-stop")
+                    save = Save(elem_id="samplers-save")
+                with gr.Column(elem_classes="dp-card"):
+                    gr.Markdown("## What was measured")
+                    summed = gr.HTML(elem_classes="dp-readout", elem_id="samplers-summary")
+                with gr.Column(elem_classes="dp-card"):
+                    gr.Markdown("## Filmstrip of a cell: click one above")
+                    strip = Filmstrip(elem_id="samplers-film")
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("## What you see")
             gr.Markdown(EQUATION, latex_delimiters=LATEX)
@@ -510,36 +540,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         noise_said = gr.HTML(lines(NOISE), elem_classes="dp-readout", elem_id="samplers-noise-said")
         with gr.Row(visible=False) as noise_charts:
             noise_plots = {}
-            for key, title in FIELDS.items():
+            for key, heading in FIELDS.items():
                 with gr.Column(min_width=280):
-                    gr.Markdown(f"**{title}**")
+                    gr.Markdown(f"**{heading}**")
                     noise_plots[key] = gr.Plot(show_label=False, elem_id=f"samplers-noise-{key}")
         noise_pictures = gr.HTML(elem_classes="dp-readout", elem_id="samplers-noise-pictures")
         noise_token = gr.State("")
-    with gr.Column(elem_classes="dp-card"):
-        gr.Markdown("## The same solvers in the plane, where the solution is known")
-        with gr.Row():
-            target = gr.Dropdown(
-                TARGETS,
-                value="moons",
-                label="target",
-                elem_id="samplers-target",
-            )
-            where = gr.Radio(
-                [("exact field", "exact"), ("learned field (trained now)", "learned")],
-                value="exact",
-                label="field",
-                elem_id="samplers-field",
-            )
-            noise = gr.Slider(0, 1, 1, step=0.1, label="stochasticity η", elem_id="samplers-eta-plane")
-        with gr.Row():
-            plane_go = gr.Button("Compare in the plane", size="sm", elem_id="samplers-plane-go")
-            plane_stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-plane-stop")
-        plane_said = gr.HTML(elem_classes="dp-readout", elem_id="samplers-plane-said")
-        with gr.Row(elem_classes="dp-halves", visible=False) as plane_charts:
-            plane_errors = gr.Plot(show_label=False, elem_id="samplers-plane-errors")
-            plane_marginals = gr.Plot(show_label=False, elem_id="samplers-plane-marginals")
-
     controls = [c[name] for name in NAMES]
 
     # --- a comparison, from values to views -----------------------------------------------------------
@@ -647,16 +653,64 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
 
+    on_plane = [plane_said, plane_charts, plane_errors, plane_marginals]
+
+    def compare_plane(recipe: Comparison, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        try:
+            plane = recipe.in_plane()
+            yield {error: "", notes: ""}
+            found: PlaneCompared = yield from follow(plane, request, "plane", FIELDS[recipe.field], plane_said)
+            absent = [SOLVERS[s].title for s in recipe.solvers if s not in plane.solvers]
+            short = {s for s in plane.solvers if not any(r.solver == s for r in found.rows)}
+            yield {
+                plane_charts: gr.update(visible=True),
+                plane_errors: errors_against_cost(found.rows, "error"),
+                plane_marginals: errors_against_cost(found.rows, "marginal"),
+                plane_said: lines(
+                    f"{len(found.rows)} runs of {plane.particles:,} particles on the {FIELDS[recipe.field]}",
+                    f"Only on a checkpoint's table: {', '.join(absent)}." if absent else "",
+                    f"No budget pays for a step of {', '.join(SOLVERS[s].title for s in sorted(short))}."
+                    if short
+                    else "",
+                ),
+            }
+        except PlaygroundError as problem:
+            yield {plane_said: lines(str(problem))}
+
+    def run_chosen(request: gr.Request, cost: str, distance: str, *values: Any) -> Iterator[dict[Any, Any]]:
+        """The comparison on whatever the switch names."""
+        try:
+            recipe = recipe_of(values)
+        except PlaygroundError as problem:
+            yield {error: lines(str(problem))}
+            return
+        if recipe.field == "image":
+            yield from run_comparison(request, cost, distance, *values)
+        else:
+            yield from compare_plane(recipe, request)
+
+    def place(field: str) -> dict[Any, Any]:
+        """What belongs to the chosen field is there, the other is not."""
+        image = field == "image"
+        return {
+            c["target"]: gr.update(visible=not image),
+            in_plane: gr.update(visible=not image),
+            on_images: gr.update(visible=image),
+        }
+
+    c["field"].change(place, c["field"], [c["target"], in_plane, on_images], **FAST)
+
     shows = [race, notes, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
+    shows += on_plane
     asking = [axis, what, *controls]
 
     def then_compare(event: Any) -> None:
         event.then(None, controls, None, js=write_link, **FAST)
-        event.then(run_comparison, asking, shows, **RUNNING)
+        event.then(run_chosen, asking, shows, **RUNNING)
 
     write_link = link_script(Comparison, NAMES)
     gr.on([x.change for x in controls], None, controls, None, js=write_link, **FAST)
-    go.click(run_comparison, asking, shows, **RUNNING)
+    go.click(run_chosen, asking, shows, **RUNNING)
     follow_rule(c, more, formula, backend)
 
     def stop_mine(request: gr.Request) -> None:
@@ -679,6 +733,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             able = [s for s in recipe.solvers if s not in refused]
             about_them[c["solvers"]] = gr.CheckboxGroup(choices=solver_choices(refused), value=able)
             about_them[left_out] = sorted(refused)
+        if recipe.field != "image":
+            return about_them | plane_foretold(recipe)
         try:
             cost = recipe.possible(schedule).plan(schedule).cost(schedule)
         except PlaygroundError as problem:
@@ -690,6 +746,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             more = sum(r.plan(schedule).cost(schedule).sample_forwards for r in missing)
             told += f"; then at least {more} for the reference, about {more * pace:.0f} s, once per prompt and seed"
         return about_them | {error: "", expected: lines(told)}
+
+    def plane_foretold(recipe: Comparison) -> dict[Any, Any]:
+        try:
+            plane = recipe.in_plane()
+        except PlaygroundError as problem:
+            return {error: lines(str(problem)), expected: ""}
+        first = f"a network is trained for {plane.train_steps:,} updates, then " if plane.field == "learned" else ""
+        return {error: "", expected: lines(f"{first}{plane.size} runs of {plane.particles:,} particles each")}
 
     touched = [x.change for x in controls]
     foretells = [expected, both, refused_note, c["solvers"], left_out, error]
@@ -893,52 +957,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     eta.input(other_noise, [noise_token, eta], noisy, trigger_mode="always_last", **FAST)
 
-    # --- in the plane -----------------------------------------------------------------------------------
-    def compare_plane(request: gr.Request, kind: str, data: str, noise: float, *values: Any) -> Any:
-        try:
-            recipe = recipe_of(values)
-            able = [s for s in recipe.solvers if not SOLVERS[s].needs_table]
-            if not able:
-                raise RecipeError("None of these solvers runs on a continuous path.")
-            if recipe.grid in ALIGNED:
-                raise RecipeError(
-                    "This time grid belongs to a checkpoint's table of noise levels: take another one."
-                )
-            plane = PlaneComparison.make(
-                target=data,
-                field=kind,
-                eta=noise,
-                grid=recipe.grid,
-                seed=recipe.seed,
-                solvers=able,
-                budgets=recipe.budgets,
-                equal=recipe.equal,
-            )
-            found = yield from follow(plane, request, "plane", FIELDS[kind], plane_said)
-            absent = [SOLVERS[s].title for s in recipe.solvers if s not in able]
-            yield {
-                plane_charts: gr.update(visible=True),
-                plane_errors: errors_against_cost(found.rows, "error"),
-                plane_marginals: errors_against_cost(found.rows, "marginal"),
-                plane_said: lines(
-                    f"Left: median distance from the converged flow of the {FIELDS[kind]}, for solvers that draw "
-                    "no noise. Right: sliced W₂ to exact draws; 95% of clouds of as many exact draws stay below "
-                    "the dashed line. A learned field keeps a distance that no step removes, and fresh noise can "
-                    "repair. "
-                    "Budgets, seed and time grid are those above; the grid is stretched between σ/α = 20 and 0.05, "
-                    "each solver is written in its own variable, and guidance is off.",
-                    f"Only on a checkpoint's table: {', '.join(absent)}." if absent else "",
-                ),
-            }
-        except PlaygroundError as problem:
-            yield {plane_said: lines(str(problem))}
-
-    on_plane = [plane_said, plane_charts, plane_errors, plane_marginals]
-    plane_go.click(compare_plane, [where, target, noise, *controls], on_plane, **RUNNING)
-
     # --- buttons ----------------------------------------------------------------------------------------
     then_compare(dice.click(lambda: random.randrange(2**31), None, c["seed"], **FAST))
-    usual = {name: getattr(default, name) for name in ("solvers", "budgets", "equal", "grid")}
+    usual = {name: getattr(default, name) for name in ("field", "solvers", "budgets", "equal", "grid")}
     for name, button in presets.items():
 
         def press(wanted: dict[str, Any] = usual | PRESETS[name]) -> list[Any]:
@@ -955,6 +976,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         visitor, slot = request.session_hash or "", f"{Comparison.tab}/api"
         with refusals(recipe):
             made = Comparison.make(**recipe)
+            if made.field != "image":
+                plane: PlaneCompared = backend.result(made.in_plane(), visitor, slot)
+                return {"cells": [asdict(row) for row in plane.rows]}
             result = backend.result(made, visitor, slot)
             references: dict[Kind, Converged] = {
                 k: backend.result(one, visitor, slot) for k, one in made.references().items()
@@ -999,24 +1023,30 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             race: race_value(recipe, None, [], "", schedule),
             told: lines(*changed, *missing),
             **judged_here(recipe.model),
+            **{k: v for k, v in place(recipe.field).items() if k is not c["target"]},
+            c["target"]: gr.update(visible=recipe.field != "image", value=recipe.target),
         }
 
     judging = [quality_row, quality_said, what]
-    opened = opens(restore, None, [*controls, words, race, told, left_out, *judging], **FAST)
+    placed = [in_plane, on_images]
+    opened = opens(restore, None, [*controls, words, race, told, left_out, *judging, *placed], **FAST)
     foretold_here = opened.then(foretold, [left_out, *controls], foretells, **FAST)
 
     def run_what_is_there(request: gr.Request, cost: str, distance: str, *values: Any) -> Iterator[dict[Any, Any]]:
         """A comparison takes a while: what opens the page only shows one that has been made before."""
         try:
             recipe = recipe_of(values)
-            recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
+            parts: list[Recipe] = [recipe.in_plane()] if recipe.field != "image" else []
+            if recipe.field == "image":
+                recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
+                parts = [recipe, *recipe.references().values()]
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
-        if all(backend.finished(r) is not None for r in (recipe, *recipe.references().values())):
-            yield from run_comparison(request, cost, distance, *values)
+        if all(backend.finished(r) is not None for r in parts):
+            yield from run_chosen(request, cost, distance, *values)
         else:
-            yield {status: lines(f"Press {go.value} to run it.")}
+            yield {status if recipe.field == "image" else plane_said: lines(f"Press {go.value} to run it.")}
 
     foretold_here.then(run_what_is_there, asking, shows, **RUNNING)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from playground.errors import PlaygroundError, RecipeError
 from playground.fields import Count, Prediction
+from playground.grids import ALIGNED
 from playground.guidance import RULES
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Progress
@@ -29,6 +30,7 @@ from playground.images.tradeoff import perceptual
 from playground.images.verifier import Verifier
 from playground.orders import fitted_slope
 from playground.plan import Plan, Row
+from playground.plane.comparison import PlaneComparison
 from playground.recipes import RECIPES, SolverName, TextToImage
 from playground.sampling import Answer, Evaluated, Finished, sample
 from playground.schedules import Schedule
@@ -88,6 +90,14 @@ class Comparison(TextToImage):
         description="model calls (NFE), which cost time; or steps, which hide that some solvers call twice",
     )
 
+    field: Literal["image", "exact", "learned"] = Field(
+        "image",
+        title="compare on",
+        description="the image model, or a field in the plane, where the solution is known",
+    )
+    target: Literal["moons", "eight", "checkerboard"] = Field(
+        "moons", title="target", description="the distribution in the plane"
+    )
     pictures: int = Field(
         1,
         title="seeds",
@@ -141,7 +151,7 @@ class Comparison(TextToImage):
     def refused(self, schedule: Schedule) -> dict[str, str]:
         """Per solver that cannot run here (on this model, grid or rule), why."""
         default = type(self)()
-        free = ("prompt", "negative", "seed", "pictures", "solvers", "budgets", "equal")
+        free = ("prompt", "negative", "seed", "pictures", "solvers", "budgets", "equal", "field", "target")
         same = {name: getattr(default, name) for name in free}
         # How strong guidance is does not matter, only whether there is any.
         return dict(_refused(self.but(**same, w=1.0 if self.w == 1 else default.w), schedule))
@@ -153,6 +163,20 @@ class Comparison(TextToImage):
                 Plan((self._cell_row(solver, max(25, SOLVERS[solver].minimum_steps), schedule),)).lanes(schedule)
             except PlaygroundError as problem:
                 yield solver, str(problem)
+
+    def in_plane(self) -> PlaneComparison:
+        """The same comparison on a field in the plane: solvers, budgets, grid, noise and seed, without guidance.
+
+        Raises:
+            RecipeError: when no solver, or not the grid, is defined without a checkpoint's table of noise levels.
+        """
+        able = tuple(s for s in self.solvers if not SOLVERS[s].needs_table)
+        if not able:
+            raise RecipeError("None of these solvers runs on a continuous path.")
+        if self.grid in ALIGNED:
+            raise RecipeError("This time grid belongs to a checkpoint's table of noise levels: take another one.")
+        same = {name: getattr(self, name) for name in ("target", "eta", "grid", "seed", "budgets", "equal")}
+        return PlaneComparison.make(**same, field="exact" if self.field == "image" else self.field, solvers=able)
 
     def references(self) -> dict[Kind, Reference]:
         """The converged solutions that its solvers are compared with: of the ODE ("ode"), of the SDE ("sde")."""

@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from playground.errors import RecipeError
 from playground.fields import Count
 from playground.fields import Field as VectorField
-from playground.plane.metrics import ErrorRow, measured_errors
+from playground.plane.metrics import ErrorRow, affordable, measured_errors
 from playground.plane.recipe import PlaneFlow, SamplerName
 
 ETAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -33,7 +34,8 @@ class PlaneComparison(PlaneFlow):
     @property
     def size(self) -> int:
         """How many rows its table has."""
-        return len(self.solvers) * len(self.budgets) * max(1, len(self.etas))
+        paid = sum(bool(affordable(s, b, self.equal)) for s in self.solvers for b in self.budgets)
+        return paid * max(1, len(self.etas))
 
 
 @dataclass
@@ -67,6 +69,8 @@ def run(
     """
     rows: list[ErrorRow] = []
     count = Count()
+    if not recipe.size:
+        raise RecipeError("No solver can take a single step within these budgets.")
     yield []
     errors = measured_errors(
         recipe,

@@ -123,6 +123,12 @@ def errors_against_nfe(*args: Any, **options: Any) -> Iterator[ErrorRow]:
     return (row for row in measured_errors(*args, **options) if row is not None)
 
 
+def affordable(solver: str, budget: int, equal: Literal["nfe", "steps"]) -> int:
+    """The steps that a solver takes within a budget (see `measured_errors`); 0 where it is less than it needs."""
+    steps = budget if equal == "steps" else budget // SOLVERS[solver].evaluations
+    return steps if steps >= SOLVERS[solver].minimum_steps else 0
+
+
 def measured_errors(
     recipe: PlaneFlow,
     solvers: Sequence[str],
@@ -143,6 +149,7 @@ def measured_errors(
     Args:
         solvers: names from `SOLVERS`.
         budgets: evaluations, of which a solver takes as many whole steps as they pay for; or, with `equal`, steps.
+            Where they do not pay for as many as it needs at least, it has no row.
         particles: per run.
         field: the recipe's exact field by default.
         grid: where the steps are placed (`chart_times`).
@@ -171,8 +178,9 @@ def measured_errors(
     label = None if recipe.label < 0 else recipe.label
     for budget in sorted(budgets):
         for name, eta in itertools.product(solvers, etas or (recipe.eta,)):
-            paid = budget if equal == "steps" else budget // SOLVERS[name].evaluations
-            steps = max(SOLVERS[name].minimum_steps, paid)
+            steps = affordable(name, budget, equal)
+            if not steps:
+                continue
             times = chart_times(schedule, steps, grid)
             row = Row(recipe.seed, times, name, Guidance(), label, None, None, eta)
             begin = Snapshot(0, x[None], None, {})

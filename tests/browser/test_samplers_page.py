@@ -114,12 +114,24 @@ def test_choices_are_in_the_link_and_empty_ones_are_named(visit):
     expect(page.locator("#samplers-error .prose")).to_contain_text("Choose at least one solver.")
 
 
-def test_the_plane_has_the_same_solvers(visit):
-    page = visit(wait=False, **SMALL).page
+def test_one_switch_takes_the_comparison_to_the_plane(visit):
+    visited = visit(wait=False, **SMALL)
+    page, said = visited.page, visited.page.locator("#samplers-plane-said")
     expect(page.locator("#samplers-race .cell")).to_have_count(4)
-    page.locator("#samplers-plane-go").click()
-    expect(page.locator("#samplers-plane-said")).to_contain_text("Left: median distance", timeout=240_000)
+    expect(page.locator("#samplers-target")).to_be_hidden()
+    page.get_by_label("exact field in the plane").check()
+    expect(page.locator("#samplers-target")).to_be_visible()
+    expect(page.locator("#samplers-race")).to_be_hidden()
+    until(lambda: visited.link().get("field") == "exact")
+    expect(page.locator("#samplers-expected")).to_contain_text("runs of 1,000 particles")
+    page.locator("#samplers-go").click()
+    expect(said).to_contain_text("runs of 1,000 particles on the exact field", timeout=240_000)
     expect(page.locator("#samplers-plane-errors .plot-container")).to_be_visible()
+    again = visit(wait=False, **visited.link()).page  # its link opens it elsewhere, finished
+    expect(again.locator("#samplers-plane-marginals .plot-container")).to_be_visible(timeout=60_000)
+    again.get_by_label("image model").check()
+    expect(again.locator("#samplers-race .cell")).to_have_count(4)
+    expect(again.locator("#samplers-plane-said")).to_be_hidden()
 
 
 def test_distributions_are_compared_and_can_be_stopped(visit):

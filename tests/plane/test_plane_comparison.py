@@ -84,3 +84,15 @@ def test_no_noise_is_the_same_as_the_ode():
 def test_solvers_in_sigma_run_on_paths_that_end_in_pure_noise():
     *_, last = run(PlaneComparison(solvers=("churn", "euler_maruyama"), budgets=(8,), particles=20, path="linear"))
     assert [r.solver for r in last.rows] == ["churn", "euler_maruyama"]
+
+
+def test_a_budget_that_does_not_pay_for_what_a_solver_needs_has_no_row():
+    recipe = PlaneComparison(solvers=("rk4", "ddim"), budgets=(3, 8), particles=20)
+    *_, last = run(recipe)
+    assert [(r.solver, r.budget, r.evaluations) for r in last.rows] == [
+        *[("ddim", 3, 3)],
+        *[("rk4", 8, 8), ("ddim", 8, 8)],
+    ]
+    assert recipe.size == len(last.rows)
+    with pytest.raises(RecipeError, match="within these budgets"):
+        list(run(PlaneComparison(solvers=("rk4",), budgets=(3,), particles=20)))
