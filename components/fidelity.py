@@ -101,14 +101,15 @@ class FidelityPanel:
         """The curve grows seed by seed; one of equal settings is kept, and so are the pictures of a stopped one."""
         # Whatever the scale is that the slider shows, all of them are measured.
         key = parts(recipe, 1)[0].but(w=1.0)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            yield self._shown(self._kept[key], " (kept from an equal measurement)")
-            return
         backend = self._backend
         verifier = backend.compute(lambda: verifier_of(backend.models.get(recipe.model, "")))
         if verifier is None:
             yield {self.said: lines(WITHOUT)}
+            return
+        trusted = verifier.told()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            yield self._shown(self._kept[key], " (kept from an equal measurement)", trusted)
             return
         asked = named(recipe, verifier.labels)
         words = asked.words(verifier.labels)
@@ -134,20 +135,20 @@ class FidelityPanel:
                 if len(seeds) < LEAST:
                     yield {self.said: lines("The measurement was stopped.")}
                 else:
-                    yield self._shown(curve(seeds, words), ", and stopped there")
+                    yield self._shown(curve(seeds, words), ", and stopped there", trusted)
                 return
             if LEAST <= len(seeds) < SEEDS:
-                yield self._shown(curve(seeds, words), " so far")
+                yield self._shown(curve(seeds, words), " so far", trusted)
         whole = curve(seeds, words)
         self._kept[key] = whole
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        yield self._shown(whole, "")
+        yield self._shown(whole, "", trusted)
 
-    def _shown(self, measured: Fidelity, more: str) -> dict[Any, Any]:
+    def _shown(self, measured: Fidelity, more: str, trusted: str) -> dict[Any, Any]:
         told = f"{measured.seeds} seeds{more}. Looked for: {', '.join(measured.words)}."
         return {
-            self.said: lines(told),
+            self.said: lines(told, trusted),
             self.over: gr.Plot(fidelity_over_w(measured), visible=True),
             self.against: gr.Plot(fidelity_against_diversity(measured), visible=True),
         }

@@ -239,6 +239,8 @@ def main() -> None:
         made = [world.example(seed) for seed in range(common.HELD_OUT_SEEDS, common.HELD_OUT_SEEDS + 1000)]
         held_out = common.to_signed(torch.from_numpy(np.stack([np.asarray(e.image) for e in made])))
         shares = summarise(check(model.eval(), held_out, [e.scene for e in made]))
+        model.accuracy = shares
+        model.save(o.work / "verifier")
     print("held-out scenes: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))
 
 

@@ -397,6 +397,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 verifiers[model], damaged[model] = None, str(problem)
         return verifiers[model]
 
+    def trusted(model: str) -> list[str]:
+        """What is measured, and how far the judge can be trusted."""
+        verifier = judge(model)
+        return [JUDGED, verifier.told() if verifier else ""]
+
     shelf = media.shelf(Comparison.tab)
     shown = gr.State("")  # the token of the comparison on show
     left_out = gr.State([])  # the solvers that are not offered
@@ -855,7 +860,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         there = model in backend.models and judge(model) is not None
         return {
             quality_row: gr.update(visible=there),
-            quality_said: lines(JUDGED if there else damaged.get(model, UNJUDGED)),
+            quality_said: lines(*trusted(model) if there else [damaged.get(model, UNJUDGED)]),
             what: gr.update(visible=there, value="error"),
         }
 
@@ -879,7 +884,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 rows.append(backend.compute(partial(quality, drawn, asked, verifier, cell.budget)))
                 yield {quality_plot: gr.Plot(quality_over_cost(rows), visible=True)}
             whole = gr.Plot(quality_over_cost(rows), visible=True)
-            yield {quality_said: lines(*best_read(rows), JUDGED), quality_plot: whole}
+            yield {quality_said: lines(*best_read(rows), *trusted(recipe.model)), quality_plot: whole}
         except PlaygroundError as problem:
             yield {quality_said: lines(str(problem))}
 

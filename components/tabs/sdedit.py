@@ -58,6 +58,7 @@ from playground.images.sdedit import Edited, Level, SDEdit, level
 from playground.images.strengths import CONVENTIONS, level_of, nearest, same_point, settings
 from playground.images.tradeoff import LEVELS as MEASURED
 from playground.images.tradeoff import SEEDS, Tradeoff, has_verifier, judged, parts, tradeoff, verifier_of
+from playground.images.verifier import Verifier
 from playground.plane.sdedit import PARTS, TARGET, edit_points, strokes
 from playground.recipes import TextToImage
 from playground.schedules import Schedule
@@ -759,7 +760,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             if len(done) < len(runs):
                 raise RecipeError("The measurement was stopped.")
             yield {measured: lines("the verifier looks at the pictures …")}
-            result = look_at_realism(done, visitor, slot)
+            judge = backend.compute(lambda: verifier_of(backend.models[done[0].recipe.model]))
+            result = look_at_realism(done, judge, visitor, slot) if judge else tradeoff(done)
             against = gr.Plot(tradeoff_plane(result), visible=True) if result.realism else gr.Plot(visible=False)
             of = done[0].recipe
             told_of = [
@@ -767,6 +769,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 f"Spearman correlation of t₀ and mean distance: {number(result.correlation)}, "
                 f"{result.seeds} seeds.",
                 JUDGED if result.realism else UNJUDGED,
+                judge.told() if judge else "",
             ]
             if result.masked:
                 told_of.append(MASK_JUDGED if result.realism else MASK_MEASURED)
@@ -777,12 +780,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         # Not in a `finally`: a visitor who leaves closes the generator, which must not yield then.
         yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
 
-    def look_at_realism(done: list[Edited], visitor: str, slot: str) -> Tradeoff:
-        """The curve, with what the verifier sees where one lies beside the model."""
+    def look_at_realism(done: list[Edited], verifier: Verifier, visitor: str, slot: str) -> Tradeoff:
+        """The curve, with what the verifier sees."""
         recipe, curve = done[0].recipe, tradeoff(done)
-        verifier = backend.compute(lambda: verifier_of(backend.models[recipe.model]))
-        if verifier is None:
-            return curve
         fields = {n: getattr(recipe, n) for n in TextToImage.model_fields}
         real = []
         for first in range(0, SEEDS, 8):

@@ -70,6 +70,10 @@ def _head(width_in: int, width_out: int) -> nn.Sequential:
 class Verifier(nn.Module):
     """Reads scenes from pictures of 128x128 pixels.
 
+    Attributes:
+        accuracy: the share of drawn scenes it has never seen that it reads right, by attribute, and of "all" at
+            once; empty where nobody has measured it.
+
     Calling it gives :class:`Features`; the ``*_logits`` methods read one attribute from them. Colour, count and
     relation are asked of a noun (an index into ``labels.nouns`` per picture, [B]): "which colour is the cat?"
     """
@@ -77,6 +81,7 @@ class Verifier(nn.Module):
     def __init__(self, labels: Labels, widths: tuple[int, ...] = (24, 48, 96, 128), whole: int = 192) -> None:
         super().__init__()
         self.labels = labels
+        self.accuracy: dict[str, float] = {}
         self.config = {"widths": list(widths), "whole": whole}
         self.stem = nn.Conv2d(3, widths[0], 5, 2, 2)
         self.stages = nn.ModuleList(
@@ -148,10 +153,22 @@ class Verifier(nn.Module):
         """Logits of the style, [B, 1 + styles]."""
         return self.style(torch.cat([seen.whole, seen.texture], -1))
 
+    def told(self) -> str:
+        """How far it can be trusted, in a sentence; "" where that is not known."""
+        if not self.accuracy:
+            return ""
+        *single, _ = shares = [f"{name} {share:.0%}" for name, share in self.accuracy.items() if name != "all"]
+        return (
+            "Of drawn scenes that it has never seen, the verifier reads right: "
+            f"{', '.join(single)} and {shares[-1]}; everything at once in {self.accuracy['all']:.0%}."
+        )
+
     def save(self, folder: Path) -> None:
-        """Write labels and weights, half precision."""
+        """Write labels, accuracy and weights, half precision."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {"labels": asdict(self.labels)} | self.config
+        if self.accuracy:
+            config["accuracy"] = {name: round(share, 4) for name, share in self.accuracy.items()}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         half = {name: value.half().contiguous() for name, value in self.state_dict().items()}
         save_file(half, folder / "model.safetensors")
@@ -162,6 +179,7 @@ class Verifier(nn.Module):
         config = json.loads((folder / "config.json").read_text())
         labels = Labels(**{name: tuple(values) for name, values in config["labels"].items()})
         model = cls(labels, tuple(config["widths"]), config["whole"])
+        model.accuracy = {str(name): float(share) for name, share in config.get("accuracy", {}).items()}
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict({name: value.float() for name, value in weights.items()})
         return model.eval()

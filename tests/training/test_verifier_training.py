@@ -103,3 +103,16 @@ def test_diversity_is_zero_for_equal_pictures_and_one_for_unrelated_ones(model):
     mixed = torch.rand(12, 3, 128, 128, generator=generator)
     assert evaluate.diversity(model, mixed, 4) == pytest.approx(1, abs=0.1)
     assert np.isfinite(evaluate.diversity(model, mixed, 4))
+
+
+def test_a_saved_verifier_says_how_far_it_can_be_trusted(model, tmp_path):
+    model.save(tmp_path)
+    assert Verifier.load(tmp_path).told() == ""
+    shares = dict.fromkeys(verifier.ATTRIBUTES, 0.9) | {"noun": 0.954, "all": 0.5}
+    measured = Verifier(verifier.labels(), widths=(8, 8, 8, 16), whole=16)
+    measured.accuracy = shares
+    measured.save(tmp_path)
+    found = Verifier.load(tmp_path)
+    assert found.accuracy == shares
+    assert "noun 95%, colour 90%" in found.told() and "place 90% and style 90%" in found.told()
+    assert "everything at once in 50%" in found.told()
