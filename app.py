@@ -104,8 +104,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     if not any(needs_hub(m) for m in args.model or []):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+
     from components.page import WARM_UP, launch, warm_up
     from playground.backend import Backend, choose_device
+    from playground.devices import calculates_in_bfloat16
 
     try:
         backend = Backend(
@@ -119,6 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
             backend.model(name)
     except PlaygroundError as error:
         return fail(str(error))
+    if backend.device.dtype is torch.bfloat16 and not calculates_in_bfloat16(backend.device.where):
+        print("This processor only emulates bfloat16: without --dtype, in float32, it is faster.", flush=True)
     if args.compile:
         print("Compiling for the first pictures; the page says when more has to be compiled …", flush=True)
     warm_up(backend).join(WARM_UP)

@@ -107,6 +107,11 @@ class Device:
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
 
 
+def calculates_in_bfloat16(where: torch.device) -> bool:
+    """Whether a device calculates in bfloat16 itself; a CPU that only emulates it is faster in float32."""
+    return where.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def choose_device(device: str = "auto", dtype: str = "auto", offload: bool = False) -> Device:
     """The best device there is: CUDA, then Apple's MPS, then the CPU.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from training import common
+from playground.devices import calculates_in_bfloat16
 
 
 def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -20,7 +20,7 @@ def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
     Newton-Schulz iteration with the quintic coefficients of Jordan et al. 2024: they end between 0.7 and 1.2.
     """
-    x = matrix.bfloat16() if common.has_bfloat16(matrix.device) else matrix.float()
+    x = matrix.bfloat16() if calculates_in_bfloat16(matrix.device) else matrix.float()
     x = x / (x.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     if tall:

@@ -15,6 +15,7 @@ from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Count
 from playground.grids import make_grid
+from playground.guidance import RULES
 from playground.images.models import Autoencoder, TakeTurns, load_model, readings
 from playground.images.text_to_image import (
     Generated,
@@ -27,6 +28,7 @@ from playground.images.text_to_image import (
 from playground.noise import start_noise
 from playground.recipes import TextToImage
 from playground.sharing.views import RunViews
+from playground.solvers import SOLVERS
 
 CPU = choose_device("cpu")
 STEPS = 5
@@ -139,7 +141,7 @@ def test_a_window_computes_only_what_it_needs(large_models, name):
     assert bool(torch.isfinite(record.uncond).all())
 
 
-@pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "unipc", "ancestral"])
+@pytest.mark.parametrize("solver", [name for name, s in SOLVERS.items() if not s.needs_table])
 @pytest.mark.parametrize("name", NAMES)
 def test_solvers_run_and_cost_what_the_plan_says(large_models, name, solver):
     model = large_models[name]
@@ -150,8 +152,26 @@ def test_solvers_run_and_cost_what_the_plan_says(large_models, name, solver):
     assert result.count == recipe.plan(model.denoiser.schedule).cost(model.denoiser.schedule)
 
 
-def test_schedulers_of_diffusers_run_on_sdxl_and_say_that_sd3_has_no_table(large_models):
-    recipe = RECIPE.but(solver="diffusers:deis")
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_rule_guides_and_is_none_at_one(large_models, name, rule):
+    model = large_models[name]
+    recipe = RECIPE.but(solver="ddim", weak_model="itself" if RULES[rule].weak else "")
+    # A weak model that is the model itself has nothing to guide away from, whatever w is.
+    weak = model if RULES[rule].weak else None
+    plain = generate(recipe.but(rule="none"), model).latents
+    one = generate(recipe.but(rule=rule, w=1.0), model, weak=weak).latents
+    size = max(1.0, float(plain.std()))
+    assert float((one - plain).abs().max()) < 1e-4 * size
+    guided = generate(recipe.but(rule=rule, w=0.6 if RULES[rule].renoises else 5.0), model, weak=weak).latents
+    assert bool(torch.isfinite(guided).all())
+    same = rule == "none" or RULES[rule].weak
+    assert (float((guided - plain).abs().max()) < 1e-3 * size) is same
+
+
+@pytest.mark.parametrize("solver", [name for name, s in SOLVERS.items() if s.needs_table])
+def test_schedulers_of_diffusers_run_on_sdxl_and_say_that_sd3_has_no_table(large_models, solver):
+    recipe = RECIPE.but(solver=solver)
     assert bool(torch.isfinite(generate(recipe, large_models["sdxl"]).latents).all())
     with pytest.raises(ValueError, match="the linear path has none"):
         generate(recipe, large_models["sd3"])

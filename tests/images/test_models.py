@@ -20,6 +20,8 @@ from playground.images.models import (
     to_images,
     to_uint8,
 )
+from playground.images.text_to_image import generate
+from playground.recipes import TextToImage
 from training.package import plainly_loaded
 
 CPU = choose_device("cpu")
@@ -559,3 +561,20 @@ def test_a_packaged_folder_gets_one_precision_wherever_it_is_loaded(pipelines, t
     assert {part.dtype for part in (loaded.unet, loaded.vae, loaded.text_encoder)} == {torch.float32}
     wanted = halves.text_encoder.float().state_dict()
     assert all(torch.equal(v, wanted[k]) for k, v in loaded.text_encoder.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs a C++ compiler")
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_a_compiled_denoiser_makes_the_same_latents(folders, models, name):
+    compiled = load_model(str(folders[name]), CPU, compiled=True)
+    assert compiled.denoiser.compiled
+    recipe = TextToImage(prompt="a red cat", w=4.0, steps=3, seed=3, solver="dpmpp_2m")
+    said = []
+    compiled.denoiser.tell = said.append
+    ours, theirs = (generate(recipe, m).latents for m in (compiled, models[name]))
+    assert float((ours - theirs).abs().max()) < 1e-4 * max(1.0, float(theirs.std()))
+    assert said and said[0] and "being compiled for 2 sample-forwards" in said[0] and said[-1] is None
+    told = len(said)
+    generate(recipe.but(seed=4), compiled)
+    assert len(said) == told  # the same number of rows is compiled once
