@@ -312,9 +312,10 @@ class Runs:
                 update = {self.screen.notes: lines(*dict.fromkeys(noted))}
             elif isinstance(event, Result) and full:
                 # What the run said of itself stays: that memory was short, words it does not know.
-                update = {self.screen.notes: lines(*dict.fromkeys(noted))} if noted else {}
-                shown = self.show(event, recipe, visitor, *more)
-                update = shown | update
+                update = self.show(event, recipe, visitor, *more)
+                said_there = update.get(self.screen.notes) or ""
+                more_said = lines(*(text for text in dict.fromkeys(noted) if lines(text) not in said_there))
+                update[self.screen.notes] = said_there + more_said
             else:
                 update = self._update(full, event)
             if update or first:

@@ -31,7 +31,7 @@ from playground.images.verifier import Labels, Verifier
 from playground.recipes import TextToImage
 from training import common
 
-SWAPS, MOST_TRIED = 50, 400
+SWAPS, MOST_TRIED = 50, 1000
 THERE, MOVED = 0.7, 0.5
 """What is aimed at: at least, and at most."""
 THRESHOLD = 0.3
@@ -104,6 +104,8 @@ def attended(result: Prompted, size: tuple[int, int]) -> Tensor:
 def judged(model: TextToImageModel, verifier: Verifier, swaps: list[Swap], steps: int = 20) -> Iterator[Judged]:
     """What comes of the swaps that can be judged, one after the other, with the page's own settings."""
     for swap in swaps:
+        if any(model.text.notes(ask.prompt) for ask in (swap.source, swap.target)):
+            continue  # a word that the model does not know
         recipe = PromptToPrompt(
             model=model.name, prompt=swap.source.prompt, edits=(swap.target.prompt,), seed=swap.seed, steps=steps
         )
@@ -124,6 +126,8 @@ def judged(model: TextToImageModel, verifier: Verifier, swaps: list[Swap], steps
 
 def summary(found: list[Judged]) -> Summary:
     """Of swaps that were judged."""
+    if not found:
+        return Summary(0, 0.0, float("inf"))
     there = sum(j.there for j in found) / len(found)
     return Summary(len(found), there, statistics.median(j.edited / max(j.alone, 1e-6) for j in found))
 

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import numpy as np
@@ -32,6 +33,7 @@ from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, fitted, views_files
 from components.widgets import Filmstrip, Race, Save, Words
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
+from playground.backend.planes import TABLED, in_plane, measured_in_plane
 from playground.distributions import verdict
 from playground.errors import Ended, ModelError, PlaygroundError, RecipeError
 from playground.images.cohorts import (
@@ -152,6 +154,8 @@ def recipe_of(values: tuple[Any, ...]) -> Comparison:
     """The recipe that the controls describe."""
     told = dict(zip(NAMES, values, strict=True))
     lists = {k: told[k] if isinstance(told[k], list | tuple) else listed(told[k]) for k in LISTS}
+    if told["field"] == "image":
+        told["target"] = Comparison.model_fields["target"].default  # left over from the plane
     if not lists["solvers"]:
         raise RecipeError("Choose at least one solver.")
     if not lists["budgets"]:
@@ -163,7 +167,7 @@ def about(solver: str) -> str:
     """What a solver is, in a few words."""
     kind = SOLVERS[solver]
     calls = "1 call" if kind.evaluations == 1 else f"{kind.evaluations} calls"
-    return f"{kind.told_order()}, {calls} a step{', draws noise' if kind.stochastic else ''}"
+    return f"{kind.told_order()}, {calls} a step, {'draws noise' if kind.stochastic else 'deterministic'}"
 
 
 def solver_choices(refused: dict[str, str]) -> list[tuple[str, str]]:
@@ -450,7 +454,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             told = gr.HTML(elem_classes="dp-note", elem_id="samplers-link-notes")
             notes = gr.HTML(elem_classes="dp-note", elem_id="samplers-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="samplers-error")
-            with gr.Column(elem_classes="dp-card", visible=False) as in_plane:
+            with gr.Column(elem_classes="dp-card", visible=False) as plane_card:
                 gr.Markdown("## The same solvers in the plane, where the solution is known")
                 with gr.Row():
                     plane_said = gr.HTML(elem_classes="dp-readout", elem_id="samplers-plane-said")
@@ -662,8 +666,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def compare_plane(recipe: Comparison, request: gr.Request) -> Iterator[dict[Any, Any]]:
         try:
-            plane = recipe.in_plane()
-            yield {error: "", notes: ""}
+            plane = in_plane(recipe)
+            for slot in ("", "/reference"):
+                backend.stop(request.session_hash or "", f"{Comparison.tab}{slot}")
+            yield {error: "", notes: "", plane_said: "", plane_charts: gr.update(visible=False)}
             found: PlaneCompared = yield from follow(plane, request, "plane", FIELDS[recipe.field], plane_said)
             absent = [SOLVERS[s].title for s in recipe.solvers if s not in plane.solvers]
             short = {s for s in plane.solvers if not any(r.solver == s for r in found.rows)}
@@ -672,6 +678,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 plane_errors: errors_against_cost(found.rows, "error"),
                 plane_marginals: errors_against_cost(found.rows, "marginal"),
                 plane_said: lines(
+                    *summary(measured_in_plane(found.rows), recipe.equal),
                     f"{len(found.rows)} runs of {plane.particles:,} particles on the {FIELDS[recipe.field]}",
                     f"Only on a checkpoint's table: {', '.join(absent)}." if absent else "",
                     f"No budget pays for a step of {', '.join(SOLVERS[s].title for s in sorted(short))}."
@@ -690,20 +697,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             yield {error: lines(str(problem))}
             return
         if recipe.field == "image":
+            backend.stop(request.session_hash or "", f"{Comparison.tab}/plane")
             yield from run_comparison(request, cost, distance, *values)
         else:
             yield from compare_plane(recipe, request)
 
-    def place(field: str) -> dict[Any, Any]:
+    def place(field: str, token: str) -> dict[Any, Any]:
         """What belongs to the chosen field is there, the other is not."""
         image = field == "image"
         return {
             c["target"]: gr.update(visible=not image),
-            in_plane: gr.update(visible=not image),
+            plane_card: gr.update(visible=not image),
             on_images: gr.update(visible=image),
+            charts: gr.update(visible=image and bool(token)),
         }
 
-    c["field"].change(place, c["field"], [c["target"], in_plane, on_images], **FAST)
+    c["field"].change(place, [c["field"], shown], [c["target"], plane_card, on_images, charts], **FAST)
 
     shows = [race, notes, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
     shows += on_plane
@@ -724,16 +733,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     for button in (stop, spread_stop, quality_stop, noise_stop, plane_stop):
         button.click(stop_mine, None, None, **FAST)
 
+    def refusals_of(recipe: Comparison, schedule: Schedule) -> dict[str, str]:
+        """Why solvers cannot take part: on the image model, or in the plane."""
+        return recipe.refused(schedule) if recipe.field == "image" else TABLED
+
     def foretold(before: list[str], *values: Any) -> dict[Any, Any]:
         """What a comparison will take, before it is run, and what cannot take part."""
         try:
             recipe = recipe_of(values)
             schedule = backend.model(recipe.model).denoiser.schedule
-            refused = recipe.refused(schedule)
+            refused = refusals_of(recipe, schedule)
         except PlaygroundError as problem:
             return {error: lines(str(problem))}
         about_them: dict[Any, Any] = {both: said(recipe), refused_note: refused_lines(refused)}
-        if sorted(refused) != before:
+        if len(refused) == len(SOLVERS):
+            pass  # the reason is told below: an empty list would leave nothing to come back with
+        elif sorted(refused) != before:
             # Only then: a hand that clicks on meanwhile must not find its click undone.
             able = [s for s in recipe.solvers if s not in refused]
             about_them[c["solvers"]] = gr.CheckboxGroup(choices=solver_choices(refused), value=able)
@@ -754,10 +769,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def plane_foretold(recipe: Comparison) -> dict[Any, Any]:
         try:
-            plane = recipe.in_plane()
+            plane = in_plane(recipe)
         except PlaygroundError as problem:
             return {error: lines(str(problem)), expected: ""}
-        first = f"a network is trained for {plane.train_steps:,} updates, then " if plane.field == "learned" else ""
+        trains = plane.field == "learned" and not backend.trained(plane)
+        first = f"a network is trained for {plane.train_steps:,} updates, then " if trains else ""
         return {error: "", expected: lines(f"{first}{plane.size} runs of {plane.particles:,} particles each")}
 
     touched = [x.change for x in controls]
@@ -982,8 +998,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         with refusals(recipe):
             made = Comparison.make(**recipe)
             if made.field != "image":
-                plane: PlaneCompared = backend.result(made.in_plane(), visitor, slot)
-                return {"cells": [asdict(row) for row in plane.rows]}
+                plane: PlaneCompared = backend.result(in_plane(made), visitor, slot)
+                cells = [{k: None if v != v else v for k, v in asdict(row).items()} for row in plane.rows]
+                cost = {"evaluations": plane.count.evaluations, "sample_forwards": plane.count.sample_forwards}
+                return {"cells": cells, **cost, "link": "?" + urlencode(made.to_query())}
             result = backend.result(made, visitor, slot)
             references: dict[Kind, Converged] = {
                 k: backend.result(one, visitor, slot) for k, one in made.references().items()
@@ -1013,7 +1031,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         recipe, missing = known_here(recipe, backend)
         model = backend.model(recipe.model)
         schedule = model.denoiser.schedule
-        refused = recipe.refused(schedule)
+        refused = refusals_of(recipe, schedule)
+        if len(refused) == len(SOLVERS):
+            refused = {}  # the comparison says why it cannot run, and its settings stay
         if gone := [s for s in recipe.solvers if s in refused]:
             missing.append(f"Left out: {', '.join(SOLVERS[s].title for s in gone)}. {refused[gone[0]]}")
             kept = tuple(s for s in recipe.solvers if s not in refused) or default.solvers
@@ -1028,12 +1048,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             race: race_value(recipe, None, [], "", schedule),
             told: lines(*changed, *missing),
             **judged_here(recipe.model),
-            **{k: v for k, v in place(recipe.field).items() if k is not c["target"]},
+            **{k: v for k, v in place(recipe.field, "").items() if k is not c["target"]},
             c["target"]: gr.update(visible=recipe.field != "image", value=recipe.target),
         }
 
     judging = [quality_row, quality_said, what]
-    placed = [in_plane, on_images]
+    placed = [plane_card, on_images, charts]
     opened = opens(restore, None, [*controls, words, race, told, left_out, *judging, *placed], **FAST)
     foretold_here = opened.then(foretold, [left_out, *controls], foretells, **FAST)
 
@@ -1041,7 +1061,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         """A comparison takes a while: what opens the page only shows one that has been made before."""
         try:
             recipe = recipe_of(values)
-            parts: list[Recipe] = [recipe.in_plane()] if recipe.field != "image" else []
+            parts: list[Recipe] = [in_plane(recipe)] if recipe.field != "image" else []
             if recipe.field == "image":
                 recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
                 parts = [recipe, *recipe.references().values()]

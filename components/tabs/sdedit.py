@@ -78,7 +78,7 @@ STROKES = "castle"
 """The stroke painting among the presets: the same one at each level, so that nothing else differs."""
 LEVELS = (0.4, 0.6, 0.8)
 SCENES = {
-    "Stroke edit with a mask": ("a house on the grass", "a house on the grass with the sun"),
+    "Stroke edit with a mask": ("a house on the grass", "a yellow balloon above a house on the grass"),
     "Compositing": ("a castle at sunset", "a cat next to a castle at sunset"),
 }
 """Presets that start from pictures of the model: the prompt of the picture, and the prompt of the edit."""
@@ -744,6 +744,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         done: list[Edited] = []
         try:
             runs = parts(recipe_of(values))
+            judge = backend.compute(lambda: verifier_of(backend.models[runs[0].model]))
             for i, part in enumerate(runs):
                 for event in backend.run(part, visitor, slot):
                     if isinstance(event, Preview):
@@ -759,8 +760,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                         raise RecipeError(event.text)
             if len(done) < len(runs):
                 raise RecipeError("The measurement was stopped.")
-            yield {measured: lines("the verifier looks at the pictures …")}
-            judge = backend.compute(lambda: verifier_of(backend.models[done[0].recipe.model]))
+            if judge:
+                yield {measured: lines("the verifier looks at the pictures …")}
             result = look_at_realism(done, judge, visitor, slot) if judge else tradeoff(done)
             against = gr.Plot(tradeoff_plane(result), visible=True) if result.realism else gr.Plot(visible=False)
             of = done[0].recipe
@@ -883,11 +884,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             words: word_list(backend.model(name)),
             paint: board(picture, None, size),
             c["mask"]: "",
-            told: lines(gone),
+            told: lines(gone, prepare(picture, size)[1] if picture else ""),
+            measured: "" if has_verifier(backend.models[name]) else lines(UNJUDGED),
         }
 
     chosen = [c["model"], c["guide"], c["mask"]]
-    runs.then_start(c["model"].input(other_model, chosen, [words, paint, c["mask"], told], **FAST))
+    runs.then_start(c["model"].input(other_model, chosen, [words, paint, c["mask"], told, measured], **FAST))
 
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from playground.errors import PlaygroundError, RecipeError
 from playground.fields import Count, Prediction
-from playground.grids import ALIGNED
 from playground.guidance import RULES
 from playground.images.models import TextToImageModel
 from playground.images.text_to_image import Progress
@@ -30,7 +29,6 @@ from playground.images.tradeoff import perceptual
 from playground.images.verifier import Verifier
 from playground.orders import fitted_slope
 from playground.plan import Plan, Row
-from playground.plane.comparison import PlaneComparison
 from playground.recipes import RECIPES, SolverName, TextToImage
 from playground.sampling import Answer, Evaluated, Finished, sample
 from playground.schedules import Schedule
@@ -78,7 +76,7 @@ class Comparison(TextToImage):
         ("ddim", "heun", "dpmpp_2s", "dpmpp_2m", "unipc", "ancestral"),
         title="solvers",
         min_length=1,
-        max_length=16,
+        max_length=32,
         description="each runs at each budget",
     )
     budgets: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
@@ -164,20 +162,6 @@ class Comparison(TextToImage):
             except PlaygroundError as problem:
                 yield solver, str(problem)
 
-    def in_plane(self) -> PlaneComparison:
-        """The same comparison on a field in the plane: solvers, budgets, grid, noise and seed, without guidance.
-
-        Raises:
-            RecipeError: when no solver, or not the grid, is defined without a checkpoint's table of noise levels.
-        """
-        able = tuple(s for s in self.solvers if not SOLVERS[s].needs_table)
-        if not able:
-            raise RecipeError("None of these solvers runs on a continuous path.")
-        if self.grid in ALIGNED:
-            raise RecipeError("This time grid belongs to a checkpoint's table of noise levels: take another one.")
-        same = {name: getattr(self, name) for name in ("target", "eta", "grid", "seed", "budgets", "equal")}
-        return PlaneComparison.make(**same, field="exact" if self.field == "image" else self.field, solvers=able)
-
     def references(self) -> dict[Kind, Reference]:
         """The converged solutions that its solvers are compared with: of the ODE ("ode"), of the SDE ("sde")."""
         wanted = {compares(solver, self.eta) for solver in self.solvers}
@@ -209,6 +193,8 @@ class Comparison(TextToImage):
             )
 
     def plan(self, schedule: Schedule) -> Plan:
+        if self.field != "image":
+            raise RecipeError("This comparison is one in the plane, not on the image model.")
         self._check_rule()
         cells = [c for c in self.cells(schedule) if c.steps]
         if not cells:

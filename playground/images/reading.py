@@ -67,14 +67,18 @@ def asks(labels: Labels, known: Callable[[str], bool], count: int, seed: int = 0
         seed: of the choice.
     """
     rng = random.Random(seed)
-    found: dict[str, Ask] = {}
-    for attempt in range(60 * count):
-        if len(found) == count:
-            break
-        ask = _drawn(labels, rng, 1 + attempt % 2)
-        if ask is not None and known(ask.prompt):
-            found.setdefault(ask.prompt, ask)
-    return list(found.values())
+    kinds: tuple[dict[str, Ask], ...] = ({}, {})
+    for things, found in enumerate(kinds, 1):
+        # A prompt of two things is more often one that the model does not know all words of.
+        for _ in range(400 * count):
+            if len(found) == count:
+                break
+            ask = _drawn(labels, rng, things)
+            if ask is not None and known(ask.prompt):
+                found.setdefault(ask.prompt, ask)
+    one, two = (list(found.values()) for found in kinds)
+    pairs = min(len(two), max(count // 2, count - len(one)))
+    return [*one[: count - pairs], *two[:pairs]]
 
 
 def _drawn(labels: Labels, rng: random.Random, things: int) -> Ask | None:

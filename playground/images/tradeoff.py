@@ -95,7 +95,7 @@ def verifier_of(folder: str) -> Verifier | None:
         return None
     try:
         return Verifier.load(_home(folder))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError):
         raise ModelError("The scene verifier beside this model cannot be read.") from None
 
 

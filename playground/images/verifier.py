@@ -155,7 +155,7 @@ class Verifier(nn.Module):
 
     def told(self) -> str:
         """How far it can be trusted, in a sentence; "" where that is not known."""
-        if not self.accuracy:
+        if len(self.accuracy) < 2 or "all" not in self.accuracy:
             return ""
         *single, _ = shares = [f"{name} {share:.0%}" for name, share in self.accuracy.items() if name != "all"]
         return (

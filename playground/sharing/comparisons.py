@@ -198,7 +198,7 @@ def labelled(
     solvers = list(dict.fromkeys(c.solver for c in result.cells))
     budgets = list(dict.fromkeys(c.budget for c in result.cells))
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
-    left, size, foot = 190, max(TILE, min(256, result.pictures.shape[-1])), 56
+    left, size, foot = 190, max(TILE, min(256, result.pictures.shape[-1])), 72
     recipe = result.recipe
     settings = [
         f"{title(type(recipe), name)} = {getattr(recipe, name)}"

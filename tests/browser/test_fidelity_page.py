@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from playwright.sync_api import expect
@@ -10,28 +12,43 @@ from visiting import until, wait_up_to
 
 from playground.images.fidelity import SCALES
 from playground.images.models import ASSETS, BUNDLED
-from playground.images.tradeoff import has_verifier
 from playground.images.verifier import Labels, Verifier
 
 pytestmark = pytest.mark.browser
 
 
+def beside(folder: Path) -> Path:
+    """A model folder of that name with all parts of the bundled model but its verifier."""
+    folder.mkdir()
+    for part in (ASSETS / BUNDLED).iterdir():
+        if part.name != "verifier":
+            (folder / part.name).symlink_to(part)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(has_verifier(BUNDLED), reason="the bundled model has its verifier")
-def test_without_a_verifier_the_page_says_why_not(visit):
-    tab = visit(steps=2)
-    expect(tab.page.locator("#text-to-image-unmeasured")).to_contain_text("need a scene verifier beside the model")
-    expect(tab.page.locator("#text-to-image-fidelity")).to_be_hidden()
+def test_without_a_verifier_the_pages_say_why_not(visit, tmp_path):
+    other = Server(tmp_path / "log.txt", "--model", str(beside(tmp_path / "blind")))
+    try:
+        page = visit(at=other.url, steps=2, model="blind").page
+        expect(page.locator("#text-to-image-unmeasured")).to_contain_text("need a scene verifier beside the model")
+        expect(page.locator("#text-to-image-fidelity")).to_be_hidden()
+        page.close()
+        page = visit(at=other.url, wait=False, tab="samplers", model="blind").page
+        expect(page.locator("#samplers-quality-said")).to_contain_text("needs the scene verifier")
+        expect(page.locator("#samplers-quality-go")).to_be_hidden()
+        page.close()
+        page = visit(at=other.url, wait=False, tab="sdedit", model="blind").page
+        expect(page.locator("#sdedit-measured")).to_contain_text("realism are not measured")
+        page.close()
+    finally:
+        other.close()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_curve_grows_seed_by_seed_can_be_stopped_and_is_kept(visit, tmp_path):
-    folder = tmp_path / "seeing"
-    folder.mkdir()
-    for part in (ASSETS / BUNDLED).iterdir():
-        if part.name != "verifier":
-            (folder / part.name).symlink_to(part)
+    folder = beside(tmp_path / "seeing")
     torch.manual_seed(0)
     names = dict.fromkeys(("colours", "relations", "styles"), ("red", "b"))
     labels = Labels(nouns=("cat", "dog"), backgrounds=("grass", "beach"), counts=(1, 2), **names)

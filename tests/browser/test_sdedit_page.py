@@ -469,6 +469,7 @@ def drawn(tab: EditTab, chart: str, what: str, series: int = 0) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_trade_off_is_measured(edit):
     tab = edit(steps=3)
     said = measure(tab)

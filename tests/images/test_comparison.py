@@ -448,18 +448,3 @@ def test_every_solver_has_a_cell_or_a_reason_at_every_budget(models, equal):
     able = Comparison(solvers=("ddim", "diffusers:pndm"), budgets=(7, 8))
     assert [c.budget for c in able.cells(schedule) if c.solver == "ddim" and c.steps] == [7, 8]
     able.possible(schedule).plan(schedule)
-
-
-def test_the_same_comparison_in_the_plane():
-    plane = Comparison(
-        field="learned", target="eight", solvers=("heun", "ancestral"), budgets=(6, 9), seed=5, eta=0.5, w=7.0
-    ).in_plane()
-    assert (plane.field, plane.target, plane.seed, plane.eta) == ("learned", "eight", 5, 0.5)
-    assert (plane.solvers, plane.budgets, plane.grid) == (("heun", "ancestral"), (6, 9), Comparison().grid)
-    needing = [name for name, s in SOLVERS.items() if s.needs_table]
-    mixed = Comparison(field="exact", solvers=(needing[0], "ddim"))
-    assert mixed.in_plane().solvers == ("ddim",)
-    with pytest.raises(RecipeError, match="continuous path"):
-        mixed.but(solvers=tuple(needing[:2])).in_plane()
-    with pytest.raises(RecipeError, match="table of noise levels"):
-        mixed.but(grid="ays_sd15").in_plane()

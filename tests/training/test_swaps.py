@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from playground.images.models import load_model
+from playground.images.models import ASSETS, BUNDLED, load_model
 from playground.images.prompt_to_prompt import PromptToPrompt, edit_prompt
 from playground.images.reading import Ask
 from playground.images.tradeoff import verifier_of
@@ -67,10 +67,13 @@ def test_the_place_of_the_nouns_is_where_they_attend(models):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(
+    not (ASSETS / BUNDLED / "vocabulary.json").exists(), reason="the bundled model was not trained on this world"
+)
 def test_fifty_swaps_on_the_bundled_model():
-    verifier = verifier_of("emoji")
-    if verifier is None:
-        pytest.skip("no scene verifier lies beside the bundled model")
+    verifier = verifier_of(BUNDLED)
+    assert verifier is not None
     found = list(
         itertools.islice(swaps.judged(load_model(), verifier, swaps.candidates(verifier.labels)), swaps.SWAPS)
     )
