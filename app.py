@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -111,9 +112,12 @@ def main(arguments: list[str] | None = None) -> int:
     from playground.devices import calculates_in_bfloat16
 
     try:
+        device = choose_device(args.device, args.dtype, args.offload)
+        if args.compile and device.where.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            return fail("--compile needs a C++ compiler (g++ or clang++) on a CPU, and there is none here.")
         backend = Backend(
             model_list(args.model or []),
-            choose_device(args.device, args.dtype, args.offload),
+            device,
             max_queue=args.max_queue,
             compiled=args.compile,
         )

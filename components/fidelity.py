@@ -12,7 +12,7 @@ import gradio as gr
 from components.charts import fidelity_against_diversity, fidelity_over_w
 from components.pictures import FAST, RUNNING
 from components.readouts import LATE, lines
-from playground.backend import Backend, Failed, Preview, Queued, Result, Stopped
+from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.images.fidelity import LEAST, SCALES, SEEDS, Fidelity, Seen, curve, look, named, parts
 from playground.images.tradeoff import has_verifier, verifier_of
@@ -125,6 +125,8 @@ class FidelityPanel:
                     yield {self.measure: gr.Button(f"waiting: {event.ahead} ahead of yours", interactive=False)}
                 elif isinstance(event, Result):
                     seeds.append(backend.compute(partial(look, verifier, event.value.pictures, asked)))
+                elif isinstance(event, Note) and not event.of_words:
+                    yield {self.said: lines(event.text)}
                 elif isinstance(event, Failed):
                     yield {self.said: lines(event.text)}
                     return

@@ -31,9 +31,14 @@ def environment():
     os.environ.update(before)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "app.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "app.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -227,3 +232,8 @@ def test_sharing_with_a_tunnel_tells_the_link_and_with_a_password_warns_nobody(s
     said = shared(capsys, lambda **kwargs: "https://abc.example.org", "--auth", "ann:secret")
     assert "Public link: https://abc.example.org" in said and "local only" not in said
     assert "without --auth" not in said and "secret" not in said
+
+
+def test_compiling_needs_a_compiler():
+    done = run("--compile", "--device", "cpu", PATH="")
+    assert done.returncode == 2 and is_one_sentence(done.stderr) and "C++ compiler" in done.stderr

@@ -653,6 +653,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 for event in backend.run(reference, visitor, f"{Comparison.tab}/reference"):
                     if isinstance(event, Result):
                         references[kind] = event.value
+                    elif isinstance(event, Note) and not event.of_words:
+                        noted.append(event.text)
+                        yield {notes: lines(*dict.fromkeys(noted))}
                     elif update := progress(event, f"reference of the {kind.upper()}"):
                         yield update
                 if kind not in references:

@@ -256,7 +256,8 @@ class Denoiser(Field):
 
     @property
     def identity(self) -> str:
-        return f"{self._fingerprint}/{self.schedule.identity}/{self.kind}/{self.device}"
+        threads = "".join(f"/{count} of {rows}" for rows, count in self.threads.items())
+        return f"{self._fingerprint}/{self.schedule.identity}/{self.kind}/{self.device}{threads}"
 
     def encode(self, conditions: Sequence[object]) -> Condition:
         """Prompts as the text encoders read them; None is the empty prompt."""
@@ -643,7 +644,7 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         denoiser.network.compile(dynamic=False, options=frozen)
         denoiser.compiled = True
     else:
-        if prepack(denoiser.network):
+        if prepack(denoiser.network) and device.where.type == "cpu":
             denoiser.choose_threads()
         prepack(parts.vae)
     return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
@@ -679,6 +680,7 @@ class TakeTurns:
         if network is not self.present:
             if self.present is not None:
                 self.present.to("cpu")
+            self.present = None  # should the next one not fit, none is there
             network.to(self.device)
             self.present = network
 
