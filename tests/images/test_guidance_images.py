@@ -10,6 +10,7 @@ from diffusers.guiders import AdaptiveProjectedGuidance, ClassifierFreeZeroStarG
 
 from playground.errors import RecipeError
 from playground.fields import Count
+from playground.guidance import RULES
 from playground.images.text_to_image import Generated, Progress, generate, run, with_both_branches
 from playground.noise import start_noise
 from playground.recipes import TextToImage
@@ -213,3 +214,12 @@ def test_the_parts_of_d_make_up_d(models):
     kept = generate(RECIPE.but(rule="apg", apg_eta=0.0), models["sd2"]).trace[2]
     moved = (kept.guided - kept.cond)[0].double()
     assert abs(float((moved * kept.cond[0].double()).sum())) < 1e-4 * float(moved.norm() * kept.cond[0].norm())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_ends_at_numbers_with_any_number_of_steps(models, rule, steps):
+    weak = "itself" if RULES[rule].weak else ""
+    recipe = RECIPE.but(rule=rule, steps=steps, weak_model=weak)
+    made = generate(recipe, models["sd2"], weak=models["sd2"] if weak else None)
+    assert bool(torch.isfinite(made.latents).all()) and float(made.latents.abs().max()) < 1e3
