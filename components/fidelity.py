@@ -22,10 +22,10 @@ BUTTON = f"Measure {len(SCALES)} scales over {SEEDS} seeds"
 HELP = (
     f"Runs the settings at w = {', '.join(f'{w:g}' for w in SCALES)} for {SEEDS} seeds, "
     f"{len(SCALES) * SEEDS} pictures, which a scene verifier looks at: a small network trained on drawn scenes of "
-    "the bundled model's world, never on generated ones. Fidelity is the probability that it gives to what the "
-    "prompt names. Diversity is the mean distance between pictures of different seeds in its last layer, as a part "
-    "of that without guidance (w = 1). Lectures draw the same with the Inception score and FID. Bars are standard "
-    "errors."
+    "the kind that the bundled model knows, never on generated ones. Fidelity is the probability that it gives to "
+    "what the prompt names. Diversity is the mean distance between pictures of different seeds in its last layer, "
+    "as a part of that without guidance (w = 1). Lectures draw the same with the Inception score and FID. Bars are "
+    "standard errors."
 )
 WITHOUT = (
     "Fidelity and diversity over w are not measured: they need a scene verifier beside the model, and none lies "

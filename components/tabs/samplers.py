@@ -682,7 +682,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 plane_marginals: errors_against_cost(found.rows, "marginal"),
                 plane_said: lines(
                     *summary(measured_in_plane(found.rows), recipe.equal),
-                    f"{len(found.rows)} runs of {plane.particles:,} particles on the {FIELDS[recipe.field]}",
+                    f"{len(found.rows)} runs of {plane.particles:,} particles on the {FIELDS[recipe.field]}. “Off” "
+                    "is the median distance as a part of the cloud's radius (root mean square).",
                     f"Only on a checkpoint's table: {', '.join(absent)}." if absent else "",
                     f"No budget pays for a step of {', '.join(SOLVERS[s].title for s in sorted(short))}."
                     if short

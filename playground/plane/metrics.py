@@ -80,6 +80,7 @@ class ErrorRow:
         floor: what 95% of clouds of as many exact draws stay below.
         eta: how much noise a stochastic solver drew.
         budget: what it was given.
+        radius: root mean square of the exact solutions' norms, in units of which an error can be told.
     """
 
     solver: str
@@ -90,6 +91,7 @@ class ErrorRow:
     floor: float
     eta: float = 1.0
     budget: int = 0
+    radius: float = 1.0
 
 
 CHART_RATIOS = (20.0, 0.05)
@@ -172,6 +174,7 @@ def measured_errors(
 
     x = marginal(start, recipe.seed)
     exact, _ = yield from transporting(field, x, start, end, 1e-10, recipe.label)
+    radius = float(exact.square().sum(-1).mean().sqrt())
     truth = marginal(end, recipe.seed + 1, 20 * particles)
     floor = chance_distance(lambda k: marginal(end, recipe.seed + 2 + k), truth)
     cloud = Cloud(field, particles)
@@ -198,6 +201,7 @@ def measured_errors(
                 floor=floor,
                 eta=eta,
                 budget=budget,
+                radius=radius,
             )
 
 

@@ -38,6 +38,8 @@ def test_its_table_is_summed_up_as_that_of_images_is():
     recipe = in_plane(Comparison(field="exact", solvers=("ddim", "heun", "ancestral"), budgets=(12, 24)))
     *_, last = run(recipe.but(particles=100))
     table = measured_in_plane(last.rows)
+    assert table[0].error == pytest.approx(last.rows[0].error / last.rows[0].radius)
+    assert 0.5 < last.rows[0].radius < 2.5  # of two moons
     assert [m.cell.evaluations for m in table] == [r.evaluations for r in last.rows]
     assert {m.cell.solver for m in table if not m.known} == {"ancestral"}
     told = " ".join(summary(table))
