@@ -78,7 +78,7 @@ STROKES = "castle"
 """The stroke painting among the presets: the same one at each level, so that nothing else differs."""
 LEVELS = (0.4, 0.6, 0.8)
 SCENES = {
-    "Stroke edit with a mask": ("a house on the grass", "a yellow balloon above a house on the grass"),
+    "Stroke edit with a mask": ("a house on the grass", "a yellow moon above a house on the grass"),
     "Compositing": ("a castle at sunset", "a cat next to a castle at sunset"),
 }
 """Presets that start from pictures of the model: the prompt of the picture, and the prompt of the edit."""
