@@ -237,3 +237,20 @@ def test_sharing_with_a_tunnel_tells_the_link_and_with_a_password_warns_nobody(s
 def test_compiling_needs_a_compiler():
     done = run("--compile", "--device", "cpu", PATH="")
     assert done.returncode == 2 and is_one_sentence(done.stderr) and "C++ compiler" in done.stderr
+
+
+def test_threads_that_wait_sleep():
+    """What the OpenMP runtime itself says it was told, when torch loaded it."""
+    told = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "app.py", "--model", "/no/such/folder"],
+        cwd=ROOT,
+        env=told | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if "OPENMP DISPLAY ENVIRONMENT BEGIN" not in done.stderr:
+        pytest.skip("torch's OpenMP runtime does not display its environment here")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr

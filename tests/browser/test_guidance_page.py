@@ -210,3 +210,16 @@ def test_the_denoising_is_seen_on_the_way(visit):
     tab.wait_for_result()
     expect(live).to_be_hidden()
     expect(tab.page.locator("#t2i-stage .line a")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_a_moved_end_of_the_window_runs_only_the_steps_behind_it(visit):
+    # The twenty steps of the trailing grid begin at t = 1, 0.95, ..., so these ends lie behind steps 15 and 12.
+    tab = visit(steps=20, seed=515, low=0.275)
+    expect(tab.status).to_contain_text("20 model calls (NFE) · 35 sample-forwards")
+    tab.more()
+    tab.set("low", 0.425)
+    expect(tab.status).to_contain_text("reused 12 steps · 8 model calls (NFE) · 8 sample-forwards", timeout=60_000)
+    tab.set("steps", 19)
+    expect(tab.status).to_contain_text("19 model calls (NFE)", timeout=60_000)
+    expect(tab.status).not_to_contain_text("reused")
