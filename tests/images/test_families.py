@@ -83,7 +83,9 @@ def test_latents_are_those_of_the_pipeline(large_models, large_pipelines, name, 
     recipe = RECIPE.but(grid=grid, w=w, negative=negative)
     expected = pipeline_latents(large_pipelines, name, recipe)
     ours = generate(recipe, large_models[name]).latents
-    assert float((ours - expected).abs().max()) < 1e-4 * max(1.0, float(expected.std()))
+    # Untrained networks under guidance let latents, and with them rounding, grow: which differs between processors.
+    assert float((ours - expected).abs().max()) < 1e-4 * max(1.0, float(expected.abs().max()))
+    assert float((ours - expected).norm() / expected.norm()) < 5e-5
 
 
 @pytest.mark.parametrize(("name", "grid"), [("sdxl", "trailing"), ("sd3", "shifted")])
