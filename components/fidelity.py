@@ -25,7 +25,8 @@ HELP = (
     "the kind that the bundled model knows, never on generated ones. Fidelity is the probability that it gives to "
     "what the prompt names. Diversity is the mean distance between pictures of different seeds in its last layer, "
     "as a part of that without guidance (w = 1). Lectures draw the same with the Inception score and FID. Bars are "
-    "standard errors."
+    "standard errors. Saturated pictures, as at large w, are unlike any scene that it was trained on, and it may "
+    "misread them: a low fidelity there can be the picture's fault or its own."
 )
 WITHOUT = (
     "Fidelity and diversity over w are not measured: they need a scene verifier beside the model, and none lies "

@@ -124,7 +124,8 @@ UNJUDGED = (
 )
 JUDGED = (
     f"The share of {PROMPTS} prompts of which the scene verifier reads everything right: things, colour, number, "
-    "relation and place. Bars are 95% intervals. The verifier errs, too: no solver reaches 100%."
+    "relation and place. Bars are 95% intervals. The verifier errs, and some of what is asked no picture of the "
+    "model shows, with any solver: compare the solvers, not with 100%."
 )
 DISTRIBUTIONS = (
     "Energy coefficient of the latents: 0 for equal distributions, 1 for two different points; "
@@ -517,7 +518,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             paths = gr.Plot(show_label=False, elem_id="samplers-paths")
             gr.Markdown("## Where the path bends")
             turns = gr.Plot(show_label=False, elem_id="samplers-turns")
-    with gr.Row(elem_classes="dp-halves"):
+    with gr.Row(elem_classes="dp-halves") as closer:
         with gr.Column(elem_classes="dp-card"):
             gr.Markdown("## Distributions over seeds: also for solvers with noise of their own")
             with gr.Row():
@@ -714,9 +715,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             plane_card: gr.update(visible=not image),
             on_images: gr.update(visible=image),
             charts: gr.update(visible=image and bool(token)),
+            closer: gr.update(visible=image),
         }
 
-    c["field"].change(place, [c["field"], shown], [c["target"], plane_card, on_images, charts], **FAST)
+    c["field"].change(place, [c["field"], shown], [c["target"], plane_card, on_images, charts, closer], **FAST)
 
     shows = [race, notes, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
     shows += on_plane
@@ -1057,7 +1059,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         }
 
     judging = [quality_row, quality_said, what]
-    placed = [plane_card, on_images, charts]
+    placed = [plane_card, on_images, charts, closer]
     opened = opens(restore, None, [*controls, words, race, told, left_out, *judging, *placed], **FAST)
     foretold_here = opened.then(foretold, [left_out, *controls], foretells, **FAST)
 

@@ -121,7 +121,8 @@ def test_one_switch_takes_the_comparison_to_the_plane(visit):
     expect(page.locator("#samplers-target")).to_be_hidden()
     page.get_by_label("exact field in the plane").check()
     expect(page.locator("#samplers-target")).to_be_visible()
-    expect(page.locator("#samplers-race")).to_be_hidden()
+    for of_images in ("#samplers-race", "#samplers-spread-go", "#samplers-quality-go"):
+        expect(page.locator(of_images)).to_be_hidden()
     until(lambda: visited.link().get("field") == "exact")
     expect(page.locator("#samplers-expected")).to_contain_text("runs of 1,000 particles")
     page.locator("#samplers-go").click()
