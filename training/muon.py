@@ -7,6 +7,7 @@ and last layers) is left to AdamW.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -15,20 +16,21 @@ from torch import nn
 from playground.devices import calculates_in_bfloat16
 
 
-def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """A matrix [m, n] with the singular vectors of the given one and singular values near one.
+def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Matrices [B, m, n] with the singular vectors of the given ones and singular values near one.
 
     Newton-Schulz iteration with the quintic coefficients of Jordan et al. 2024: they end between 0.7 and 1.2.
     """
-    x = matrix.bfloat16() if calculates_in_bfloat16(matrix.device) else matrix.float()
-    x = x / (x.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
+    x = matrices.bfloat16() if calculates_in_bfloat16(matrices.device) else matrices.float()
+    tall = x.shape[1] > x.shape[2]
     if tall:
-        x = x.T
+        x = x.mT
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+        gram = x @ x.mT
+        # x <- a x + (b G + c G^2) x with G = x x^T.
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -54,6 +56,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -61,10 +64,16 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                direction = orthogonalise(parameter.grad.lerp(average, group["momentum"]).flatten(1))
-                rows, columns = direction.shape
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+                wanted = parameter.grad.lerp(average, group["momentum"]).flatten(1)
+                alike[wanted.shape].append((parameter, wanted))
+            # Matrices of one shape together: one by one they are too small to keep two cores busy.
+            for (rows, columns), pairs in alike.items():
+                directions = orthogonalise(torch.stack([wanted for _, wanted in pairs]))
+                for (parameter, _), direction in zip(pairs, directions, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(
+                        direction.reshape(parameter.shape), alpha=-group["lr"] * max(1, rows / columns) ** 0.5
+                    )
 
 
 class MuonAndAdam:

@@ -11,15 +11,33 @@ from training.muon import Muon, MuonAndAdam, orthogonalise
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8)])
 def test_orthogonalised_matrices_have_singular_values_near_one(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
-    made = orthogonalise(matrix)
-    assert made.shape == matrix.shape
+    scales = torch.tensor([1e-3, 1.0, 50.0]).view(3, 1, 1)
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)) * scales
+    made = orthogonalise(matrices)
+    assert made.shape == matrices.shape
     values = torch.linalg.svdvals(made)
     assert values.min() > 0.4
     assert values.max() < 1.3
     # The singular vectors stay: the product with the original is symmetric and positive.
-    product = made.T @ matrix
-    torch.testing.assert_close(product, product.T, atol=0.05 * product.abs().max().item(), rtol=0)
+    for one, matrix in zip(made, matrices, strict=True):
+        product = one.T @ matrix
+        torch.testing.assert_close(product, product.T, atol=0.05 * product.abs().max().item(), rtol=0)
+
+
+def test_matrices_of_one_shape_are_updated_each_by_its_own_gradient():
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=generator) for shape in ((6, 9), (6, 9), (9, 6), (4, 2, 3, 3))]
+    gradients = [torch.randn(start.shape, generator=generator) for start in starts]
+
+    def updated(chosen: list[int]) -> list[torch.Tensor]:
+        parameters = [nn.Parameter(starts[i].clone()) for i in chosen]
+        for i, parameter in zip(chosen, parameters, strict=True):
+            parameter.grad = gradients[i].clone()
+        Muon(parameters, lr=0.05).step()
+        return [parameter.detach() for parameter in parameters]
+
+    for i, together in enumerate(updated([0, 1, 2, 3])):
+        torch.testing.assert_close(together, updated([i])[0])
 
 
 def test_muon_descends_on_a_badly_scaled_problem():
