@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels                    # --device cuda, --model FOLDER
 
-Milliseconds of one call of the denoiser for 1, 2 and 16 rows, each the quickest of several in turns. "chosen" is
-what loading a model sets; default_over_best is its time over that of the quickest combination, the largest of all
-numbers of rows: what the choice leaves on the table here.
+Milliseconds of one call of the denoiser for 1, 2 and 16 rows, each the quickest of several in turns. "as chosen" is
+the way that loading a model chose; default_over_best is its time over that of the quickest combination, the largest
+of all numbers of rows: what the choice leaves on the table here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from playground.images.models import BUNDLED, TextToImageModel, load_model
 ROWS = (1, 2, 16)
 ROUNDS = 7
 ATTENTION = {"sdpa": AttnProcessor2_0, "explicit": AttnProcessor}
+CHOSEN = ("loaded", "sdpa", 0)
 
 
 def plain(model: TextToImageModel, memory_format: torch.memory_format) -> Any:
@@ -45,28 +46,35 @@ def main() -> None:
     model = load_model(o.model, device)
     denoiser, usual = model.denoiser, usual_threads()
     formats = {
-        "packed" if device.where.type == "cpu" else "as loaded": denoiser.network,
+        "loaded": denoiser.network,
         "channels last": plain(model, torch.channels_last),
         "contiguous": plain(model, torch.contiguous_format),
     }
     counts = sorted({1, usual}) if device.where.type == "cpu" else [usual]
-    settings = list(itertools.product(formats, ATTENTION, counts))
+    settings: list[tuple[str, str, int]] = [CHOSEN, *itertools.product(formats, ATTENTION, counts)]
     processors = {kind: {name: make() for name, make in ATTENTION.items()} for kind in formats}
+    one_row = f"{denoiser.row_threads or usual} of {usual} threads"
+    print(f"chosen: {one_row} for one row; rows {'apart' if denoiser.apart else 'together'}")
     table: dict[str, dict[str, float]] = {}
     left = 1.0
 
     def call(rows: int, kind: str, attention: str, count: int) -> float:
-        network = formats[kind]
-        network.set_attn_processor(processors[kind][attention])
-        x = torch.zeros(rows, *denoiser.shape, device=device.where, dtype=device.dtype)
-        t = denoiser.timestep(torch.full((rows,), 0.5)).to(device.where)
-        told = denoiser._told(denoiser.encode([""] * rows))
-        with threads(count):
-            began = time.perf_counter()
-            network(x, timestep=t, **told, return_dict=False)
-            if device.where.type == "cuda":
-                torch.cuda.synchronize()
-            return 1000 * (time.perf_counter() - began)
+        x, t = torch.zeros(rows, *denoiser.shape, device=device.where), torch.full((rows,), 0.5)
+        condition = denoiser.encode([""] * rows)
+        chosen = (kind, attention, count) == CHOSEN
+        denoiser.network = formats["loaded" if chosen else kind]
+        denoiser.network.set_attn_processor(
+            processors["loaded" if chosen else kind]["sdpa" if chosen else attention]
+        )
+        began = time.perf_counter()
+        if chosen:
+            denoiser.evaluate(x, t, condition)
+        else:
+            with threads(count):
+                denoiser._forward(x, t, condition)
+        if device.where.type == "cuda":
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - began)
 
     with torch.no_grad():
         for rows in ROWS:
@@ -74,10 +82,12 @@ def main() -> None:
             for _, one in itertools.product(range(ROUNDS + 1), settings):
                 taken[one].append(call(rows, *one))
             best = {one: min(times[1:]) for one, times in taken.items()}
-            table[f"{rows} rows"] = {f"{k}, {a}, {n} threads": round(v, 1) for (k, a, n), v in best.items()}
-            chosen = (next(iter(formats)), "sdpa", denoiser.threads.get(rows, usual))
-            left = max(left, best[chosen] / min(best.values()))
-            print(f"{rows} rows, chosen: {', '.join(map(str, chosen))} threads, {best[chosen]:.1f} ms")
+            table[f"{rows} rows"] = {
+                "as chosen" if one == CHOSEN else "{}, {}, {} threads".format(*one): round(v, 1)
+                for one, v in best.items()
+            }
+            left = max(left, best[CHOSEN] / min(best.values()))
+            print(f"{rows} rows")
             for name, milliseconds in sorted(table[f"{rows} rows"].items(), key=lambda item: item[1]):
                 print(f"    {milliseconds:8.1f} ms  {name}")
     report(default_over_best=round(left, 3), milliseconds=table)

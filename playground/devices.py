@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
 import torch
 
@@ -21,6 +24,10 @@ FEW = 2**18
 USUAL = torch.get_num_threads()
 """Threads that an operation is computed with here, as the environment said when this was imported."""
 _here = threading.local()
+
+Way = TypeVar("Way", bound=Hashable)
+Part = TypeVar("Part")
+Out = TypeVar("Out")
 
 
 def usual_threads() -> int:
@@ -60,29 +67,52 @@ def threads(wanted: int) -> Iterator[None]:
 
 TRIES = 4
 LONG = 0.25
-"""Seconds: whatever takes longer gains by all threads."""
+"""Seconds: whatever takes longer is left as usual, for it gains by all threads."""
 
 
-def quickest_threads(call: Callable[[], object]) -> int:
-    """The number of threads that a call is quickest with here: one, or all there are.
+def quickest(ways: Mapping[Way, Callable[[], object]]) -> Way:
+    """The quickest of several ways to compute the same here, of which the first is the usual one.
 
-    Each layer of a small network wakes the other threads and waits for them, which can take longer than they save.
-    How long depends on the machine, so it is measured: in turns, after a call that is not, and the quickest of each
-    counts. One thread must win by a tenth.
+    They are measured in turns, after a call of each that is not, and the quickest call of each counts. Another than
+    the usual one must win by a tenth.
     """
-    usual = usual_threads()
-    if usual == 1:
-        return 1
-    taken: dict[int, list[float]] = {1: [], usual: []}
+    usual = next(iter(ways))
+    taken: dict[Way, list[float]] = {way: [] for way in ways}
     for _ in range(1 + TRIES):
-        for wanted, seconds in taken.items():
-            with threads(wanted):
-                began = time.perf_counter()
-                call()
-                seconds.append(time.perf_counter() - began)
-            if min(seconds) > LONG:
+        for way, call in ways.items():
+            began = time.perf_counter()
+            call()
+            taken[way].append(time.perf_counter() - began)
+            if min(taken[way]) > LONG:
                 return usual
-    return 1 if min(taken[1][1:]) < 0.9 * min(taken[usual][1:]) else usual
+    best = {way: min(seconds[1:]) for way, seconds in taken.items()}
+    winner = min(best, key=best.__getitem__)
+    return winner if best[winner] < 0.9 * best[usual] else usual
+
+
+@cache
+def _crew() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, USUAL - 1), thread_name_prefix="side-by-side")
+
+
+def side_by_side(call: Callable[[Part], Out], parts: Sequence[Part]) -> list[Out]:
+    """What a call gives for each part, computed at the same time on the CPU, each with its share of the threads.
+
+    The threads of one operation meet at its end, those of parts only when all is done. Nothing keeps track of
+    gradients meanwhile. An error of any part is raised when all have ended.
+    """
+    share = max(1, usual_threads() // len(parts))
+
+    def work(part: Part) -> Out:
+        with torch.no_grad(), threads(share):
+            return call(part)
+
+    others = [_crew().submit(work, part) for part in parts[1:]]
+    try:
+        first = work(parts[0])
+    finally:
+        wait(others)
+    return [first, *(other.result() for other in others)]
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from playground import devices
-from playground.devices import FEW, quickest_threads, threads_for, usual_threads
+from playground.devices import FEW, quickest, side_by_side, threads_for, usual_threads
 
 # In a process of its own, with two threads for an operation: the tests' own processes compute with one.
 RACE = """
@@ -112,42 +114,71 @@ def test_many_threads_at_once_all_end_with_the_usual_number(two_threads):
 
 
 class Clock:
-    """A clock for calls that take as long as they are told."""
+    """A clock for ways that take as long as they are told."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, list[float]]) -> None:
-        self.now, self.seconds, self.called = 0.0, seconds, []
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, list[float]]) -> None:
+        self.now, self.called = 0.0, []
+        self.ways = {way: partial(self._call, way, list(queue)) for way, queue in seconds.items()}
         monkeypatch.setattr(devices.time, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(devices, "usual_threads", lambda: 2)
 
-    def __call__(self) -> None:
-        count = torch.get_num_threads()
-        self.called.append(count)
-        queue = self.seconds[count]
+    def _call(self, way: str, queue: list[float]) -> None:
+        self.called.append(way)
         self.now += queue.pop(0) if len(queue) > 1 else queue[0]
 
 
 @pytest.mark.parametrize(
-    ("one", "two", "expected"),
+    ("usual", "other", "expected"),
     [
-        ([0.05], [0.08], 1),
-        ([0.08], [0.05], 2),
-        ([0.078], [0.08], 2),  # too close to be sure
-        ([0.2, 0.05], [0.01, 0.08], 1),  # the first call of each warms up
-        ([0.05, 0.05, 0.24, 0.24, 0.24], [0.08], 1),  # something else was in the way
+        ([0.08], [0.05], "other"),
+        ([0.05], [0.08], "usual"),
+        ([0.08], [0.078], "usual"),  # too close to be sure
+        ([0.01, 0.08], [0.2, 0.05], "other"),  # the first call of each warms up
+        ([0.08], [0.05, 0.05, 0.24, 0.24, 0.24], "other"),  # something else was in the way
     ],
 )
-def test_the_quickest_number_of_threads_is_measured(monkeypatch, one, two, expected):
-    clock = Clock(monkeypatch, {1: one, 2: two})
-    assert quickest_threads(clock) == expected
-    assert clock.called == [1, 2] * (1 + devices.TRIES)
+def test_the_quickest_way_is_measured(monkeypatch, usual, other, expected):
+    clock = Clock(monkeypatch, {"usual": usual, "other": other})
+    assert quickest(clock.ways) == expected
+    assert clock.called == ["usual", "other"] * (1 + devices.TRIES)
 
 
-def test_long_calls_take_all_threads_without_more_ado(monkeypatch):
-    clock = Clock(monkeypatch, {1: [9.0], 2: [8.0]})
-    assert quickest_threads(clock) == 2
-    assert clock.called == [1]
+def test_long_calls_are_left_as_usual_without_more_ado(monkeypatch):
+    clock = Clock(monkeypatch, {"usual": [9.0], "other": [8.0]})
+    assert quickest(clock.ways) == "usual"
+    assert clock.called == ["usual"]
 
 
-def test_where_there_is_one_thread_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(devices, "usual_threads", lambda: 1)
-    assert quickest_threads(lambda: pytest.fail("called")) == 1
+@pytest.fixture
+def crew(monkeypatch):
+    """Four threads and a crew of their own."""
+    monkeypatch.setattr(devices, "usual_threads", lambda: 4)
+    made = ThreadPoolExecutor(3)
+    monkeypatch.setattr(devices, "_crew", lambda: made)
+    yield
+    made.shutdown()
+
+
+def test_parts_are_computed_at_the_same_time_each_with_its_share_of_the_threads(crew):
+    together = threading.Barrier(2, timeout=20)  # breaks unless both parts wait at once
+
+    def call(part: int) -> tuple[int, int, bool]:
+        together.wait()
+        return part, torch.get_num_threads(), torch.is_grad_enabled()
+
+    assert side_by_side(call, [7, 8]) == [(7, 2, False), (8, 2, False)]
+    assert side_by_side(lambda part: torch.get_num_threads(), range(6)) == [1] * 6
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_an_error_of_a_part_is_raised_when_all_have_ended(crew, bad):
+    ended = []
+
+    def call(part: int) -> None:
+        if part == bad:
+            raise MemoryError(f"part {part}")
+        time.sleep(0.05)
+        ended.append(part)
+
+    with pytest.raises(MemoryError, match=f"part {bad}"):
+        side_by_side(call, range(3))
+    assert sorted(ended) == sorted({0, 1, 2} - {bad})

@@ -144,12 +144,14 @@ class AttentionEdits(Control):
         kept = {name: layer.processor for name, layer in self.layers.items()}
         # What is edited differs from step to step: compiled, each would be another program, minutes each.
         compiled, self.network._compiled_call_impl = self.network._compiled_call_impl, None
+        self.network.looked_into = True  # the rows stay together
         try:
             for name, layer in self.layers.items():
                 layer.processor = _Explicit(self, name.endswith(".attn2"), kept[name])
             yield
         finally:
             self.network._compiled_call_impl = compiled
+            del self.network.looked_into
             for name, layer in self.layers.items():
                 layer.processor = kept[name]
         self._note(asked[0].step, asked[0].stage)

@@ -14,7 +14,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from playground.batches import Batches
-from playground.devices import Device, choose_device, quickest_threads, threads, usual_threads
+from playground.devices import Device, choose_device, quickest, side_by_side, threads, usual_threads
 from playground.errors import ModelError, TooLarge, is_out_of_memory
 from playground.fields import Condition, Field, Kind
-from playground.images.prepacked import prepack
+from playground.images.prepacked import forget, prepack
 from playground.schedules import Discrete, Linear, schedule_of_checkpoint
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -229,7 +229,8 @@ class Denoiser(Field):
     Attributes:
         compiled: whether the network is compiled, which happens at its first call with each number of rows.
         tell: is told in a sentence when that begins, and None when it has ended.
-        threads: with how many CPU threads the network is called for a number of rows, where not with all.
+        row_threads: with how many CPU threads the network is called for a single row; None: with all there are.
+        apart: whether the rows of a batch are computed side by side, in as many parts as there are CPU threads.
     """
 
     def __init__(self, network: Any, config: dict[str, Any], text: Text, device: Device, name: str):
@@ -251,13 +252,15 @@ class Denoiser(Field):
         self.compiled = False
         self.tell: Callable[[str | None], None] = lambda said: None
         self._compiled_for: set[int] = set()
-        self.threads: dict[int, int] = {}
+        self.row_threads: int | None = None
+        self.apart = False
         self._fingerprint = "".join(map(_fingerprint, (network, *(e.network for e in text.encoders))))
 
     @property
     def identity(self) -> str:
-        threads = "".join(f"/{count} of {rows}" for rows, count in self.threads.items())
-        return f"{self._fingerprint}/{self.schedule.identity}/{self.kind}/{self.device}{threads}"
+        # In another way the results are the same within rounding only.
+        how = f"{self.row_threads or 'all'} threads{', rows apart' if self.apart else ''}"
+        return f"{self._fingerprint}/{self.schedule.identity}/{self.kind}/{self.device}/{how}"
 
     def encode(self, conditions: Sequence[object]) -> Condition:
         """Prompts as the text encoders read them; None is the empty prompt."""
@@ -292,17 +295,45 @@ class Denoiser(Field):
 
     @torch.no_grad()
     def choose_threads(self) -> None:
-        """Measure whether a single row is quicker with one CPU thread than with all, as it is where threads take
-        longer to wake than they save. The results are the same within rounding."""
-        x, t = torch.zeros(1, *self.shape), torch.full((1,), 0.5)
-        condition = self.encode([""])
-        self.threads = {1: quickest_threads(lambda: self._call(x, t, condition))}
+        """Measure how the CPU's threads are used best: by a single row, and by two.
+
+        Each layer wakes the other threads and waits for them, which in a small network can take longer than they
+        save; parts of a batch that are computed side by side wait for each other once. How much it matters depends
+        on the network and the machine. The results are the same within rounding.
+        """
+        usual = usual_threads()
+        if usual == 1:
+            return
+        x, t = torch.zeros(2, *self.shape), torch.full((2,), 0.5)
+        condition = self.encode(["", ""])
+
+        def rows(count: int, **how: Any) -> Callable[[], object]:
+            def call() -> None:
+                vars(self).update(how)
+                self._call(x[:count], t[:count], {name: value[:count] for name, value in condition.items()})
+
+            return call
+
+        self.row_threads = quickest({n: rows(1, row_threads=n) for n in (usual, 1)})
+        self.apart = quickest({apart: rows(2, apart=apart) for apart in (False, True)})
+        forget(self.network)  # what was packed for the slower ways
 
     def _call(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        # A control that looks inside the network must see all rows at once.
+        whole = not self.apart or len(x) == 1 or torch.is_grad_enabled() or hasattr(self.network, "looked_into")
+        if whole:
+            with threads(self.row_threads or usual_threads()) if len(x) == 1 else nullcontext():
+                return self._forward(x, t, condition)
+
+        def call(part: Tensor) -> Tensor:
+            return self._forward(x[part], t[part], {name: value[part] for name, value in condition.items()})
+
+        return torch.cat(side_by_side(call, torch.arange(len(x)).tensor_split(min(len(x), usual_threads()))))
+
+    def _forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         timestep = self.timestep(t).to(x.device)
         told = self._told(condition)
-        with threads(self.threads.get(len(x), usual_threads())):
-            out = self.network(x.to(self.device.dtype), timestep=timestep, **told, return_dict=False)[0]
+        out = self.network(x.to(self.device.dtype), timestep=timestep, **told, return_dict=False)[0]
         # Steps are computed in x's precision (float32): half-precision weights must not round the solver.
         return out.to(x.dtype)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 DTYPES = (torch.float32, torch.bfloat16)
 MOST_BYTES = 2**30
 """Of a network's weights: a larger one is not kept twice."""
-MOST_SHAPES = 4
-"""Kept of one layer."""
+MOST_KINDS = 4
+"""Kept of one layer: the best order depends on the input's shape and on the number of threads."""
 
 
 def prepack(network: nn.Module) -> bool:
@@ -42,25 +42,33 @@ def prepack(network: nn.Module) -> bool:
     return True
 
 
+def forget(network: nn.Module) -> None:
+    """Let go of the packed weights of a network; those that are needed are packed again."""
+    for module in network.modules():
+        if isinstance(module, _Prepacked):
+            module._packed = None
+
+
 class _Prepacked(nn.Module):
-    """What both kinds share: the packed weights by the shape they were packed for."""
+    """What both kinds share: the packed weights by the threads and the shape that they were packed for."""
 
     weight: Tensor
-    _packed: dict[tuple[int, ...], Tensor] | None
-    _packed_of: tuple[int, int]
+    _packed: tuple[tuple[int, int], dict[tuple[int, ...], Tensor]] | None
+    """Of which weights, and these. Several threads may call the layer, so both change together."""
 
     def _state(self, x: Tensor) -> dict[tuple[int, ...], Tensor] | None:
         """The packed weights, empty when others have taken their place; None where plain ones are needed."""
         weight = self.weight
         if x.dtype != weight.dtype or not len(x) or (torch.is_grad_enabled() and x.requires_grad):
             return None
-        packed = self.__dict__.get("_packed")
-        if packed is None or self._packed_of != (id(weight), _version(weight)):
+        these = id(weight), _version(weight)
+        of, packed = self.__dict__.get("_packed") or (None, {})
+        if of != these:
             if weight.device.type != "cpu" or weight.dtype not in DTYPES or weight.requires_grad:
                 return None
-            self._packed_of = id(weight), _version(weight)
-            packed = self._packed = {}
-        elif len(packed) > MOST_SHAPES:
+            packed = {}
+            self._packed = these, packed
+        elif len(packed) > MOST_KINDS:
             packed.clear()
         return packed
 
@@ -83,12 +91,14 @@ class Convolution(_Prepacked, nn.Conv2d):
             return super().forward(x)
         # What is best for two rows is so for many, and not for one.
         shape = (min(len(x), 2), *x.shape[1:])
+        kind = (torch.get_num_threads(), *shape)
         padding, stride, dilation = list(self.padding), list(self.stride), list(self.dilation)
-        if shape not in packed:
+        weight = packed.get(kind)
+        if weight is None:
             make = torch.ops.mkldnn._reorder_convolution_weight
-            packed[shape] = make(self.weight, padding, stride, dilation, 1, list(shape))
+            weight = packed[kind] = make(self.weight, padding, stride, dilation, 1, list(shape))
         call = torch.ops.mkldnn._convolution_pointwise
-        return call(x, packed[shape], self.bias, padding, stride, dilation, 1, "none", [], "")
+        return call(x, weight, self.bias, padding, stride, dilation, 1, "none", [], "")
 
 
 class Linear(_Prepacked, nn.Linear):
@@ -98,7 +108,9 @@ class Linear(_Prepacked, nn.Linear):
         packed = self._state(x) if x.dim() > 1 else None
         if packed is None:
             return super().forward(x)
-        shape = (min(len(x), 2) * x.shape[1:-1].numel(),)
-        if shape not in packed:
-            packed[shape] = torch.ops.mkldnn._reorder_linear_weight(self.weight, shape[0])
-        return torch.ops.mkldnn._linear_pointwise(x, packed[shape], self.bias, "none", [], "")
+        tokens = min(len(x), 2) * x.shape[1:-1].numel()
+        kind = (torch.get_num_threads(), tokens)
+        weight = packed.get(kind)
+        if weight is None:
+            weight = packed[kind] = torch.ops.mkldnn._reorder_linear_weight(self.weight, tokens)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, "none", [], "")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from playground.devices import threads
 from playground.images.models import load_model
-from playground.images.prepacked import MOST_SHAPES, Convolution, Linear, prepack
+from playground.images.prepacked import MOST_KINDS, Convolution, Linear, forget, prepack
 
 LAYERS = [
     nn.Conv2d(6, 10, 3, padding=1),
@@ -69,7 +70,25 @@ def test_few_shapes_are_kept():
     prepack(packed)
     for n in range(1, 20):
         packed(torch.randn(2, n, 9))
-    assert len(packed[0]._packed) <= MOST_SHAPES + 1
+    assert len(packed[0]._packed[1]) <= MOST_KINDS + 1
+
+
+@pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[6]])
+def test_each_number_of_threads_has_weights_of_its_own(layer):
+    packed, alone = frozen(layer), frozen(layer)
+    prepack(packed)
+    prepack(alone)
+    x = torch.randn(2, 6, 8, 8) if isinstance(layer, nn.Conv2d) else torch.randn(2, 5, 9)
+    packed(x)
+    assert len(packed[0]._packed[1]) == 1
+    with threads(2):
+        two = packed(x)
+        assert two.equal(alone(x))  # whose weights were never packed for one
+        assert len(packed[0]._packed[1]) == 2
+    forget(packed)
+    assert packed[0]._packed is None
+    with threads(2):
+        assert packed(x).equal(two)
 
 
 def test_gradients_need_plain_weights():
