@@ -192,7 +192,7 @@ def _make_prompts_matter(unet) -> None:
                 value *= 6
 
 
-def _write(folder: Path, tokenizer, scheduler, autoencoder: str, seed: int) -> Path:
+def _write(folder: Path, tokenizer, scheduler, autoencoder: str, seed: int, **more) -> Path:
     from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(seed)
@@ -206,6 +206,7 @@ def _write(folder: Path, tokenizer, scheduler, autoencoder: str, seed: int) -> P
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=16,
         attention_head_dim=4,
+        **more,
     )
     _make_prompts_matter(unet)
     if autoencoder == "kl":
@@ -232,6 +233,21 @@ def _write(folder: Path, tokenizer, scheduler, autoencoder: str, seed: int) -> P
     return folder
 
 
+def _sd2_scheduler():
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        **SD_TABLE, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
+
+
+@pytest.fixture(scope="session")
+def sd2_folder(tmp_path_factory) -> Path:
+    """A folder laid out as Stable Diffusion 2's: its attention is projected by linear layers."""
+    folder = tmp_path_factory.mktemp("models") / "sd2"
+    return _write(folder, _subword_tokenizer(), _sd2_scheduler(), "kl", 3, use_linear_projection=True)
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict[str, Path]:
     """Folders by family: "sd1" (eps), "sd2" (v), "flow" (velocity)."""
@@ -241,9 +257,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     diffusers.utils.logging.disable_progress_bar()
     root = tmp_path_factory.mktemp("models")
     sd1 = diffusers.PNDMScheduler(**SD_TABLE, skip_prk_steps=True, steps_offset=1)
-    sd2 = diffusers.DDIMScheduler(
-        **SD_TABLE, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1
-    )
+    sd2 = _sd2_scheduler()
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     return {
         "sd1": _write(root / "sd1", _subword_tokenizer(), sd1, "kl", 0),

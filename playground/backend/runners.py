@@ -68,14 +68,14 @@ Work = Generator[Preview | Note | Result | None, None, None]
 def _text_to_image(recipe: TextToImage, desk: Desk) -> Work:
     model, weak = _models(recipe, desk)
     events = run_text_to_image(recipe, model, prefixes=desk.prefixes, weak=weak)
-    yield from _pictures(recipe, model, events, desk)
+    yield from _pictures(recipe, model, events, desk, weak)
 
 
 def _sdedit(recipe: SDEdit, desk: Desk) -> Work:
     model, weak = _models(recipe, desk)
     guide, mask = guide_of(recipe, desk.guides, model.picture_size)
     events = run_sdedit(recipe, model, guide, mask, desk.prefixes, weak)
-    yield from _pictures(recipe, model, events, desk)
+    yield from _pictures(recipe, model, events, desk, weak)
 
 
 def _prompt_to_prompt(recipe: PromptToPrompt, desk: Desk) -> Work:
@@ -110,9 +110,15 @@ def _models(recipe: TextToImage, desk: Desk) -> tuple[TextToImageModel, TextToIm
     return desk.model(recipe.model), desk.model(recipe.weak_model) if weak else None
 
 
-def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any], desk: Desk) -> Work:
+def _pictures(
+    recipe: TextToImage,
+    model: TextToImageModel,
+    events: Iterator[Any],
+    desk: Desk,
+    weak: TextToImageModel | None = None,
+) -> Work:
     """The events of a run that makes pictures, as the reader sees them."""
-    for event in _noted(recipe, model, events):
+    for event in _noted(recipe, model, events, weak):
         if isinstance(event, Note):
             yield event
         elif isinstance(event, Generated):
@@ -123,22 +129,26 @@ def _pictures(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any
             yield None
 
 
-def _noted(recipe: TextToImage, model: TextToImageModel, events: Iterator[Any]) -> Iterator[Any]:
+def _noted(
+    recipe: TextToImage, model: TextToImageModel, events: Iterator[Any], weak: TextToImageModel | None = None
+) -> Iterator[Any]:
     """The events, and a Note for words that the model does not know and whenever memory has run out."""
     for words in recipe.texts():
         for text in model.text.notes(words):
             yield Note(text, of_words=True)
-    limits = _limits(model)
+    limits = _limits(model, weak)
     for event in events:
-        before, limits = limits, _limits(model)
+        before, limits = limits, _limits(model, weak)
         fewer = [n for was, n in zip(before, limits, strict=True) if n is not None and (was is None or n < was)]
         if fewer:
             yield Note(f"Memory ran out: the same work goes on in batches of {min(fewer)}.")
         yield event
 
 
-def _limits(model: TextToImageModel) -> tuple[int | None, int | None]:
-    return model.denoiser.batches.limit, model.autoencoder.batches.limit
+def _limits(model: TextToImageModel, weak: TextToImageModel | None) -> list[int | None]:
+    """How many rows go into a call of each network, as far as memory has said."""
+    called = [model.denoiser, model.autoencoder, *([weak.denoiser] if weak else [])]
+    return [network.batches.limit for network in called]
 
 
 def _shown(progress: Progress, model: TextToImageModel, desk: Desk) -> Preview:

@@ -12,11 +12,12 @@ import logging
 import os
 import re
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -666,7 +667,7 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         if not device.offload:
             network.to(device.where)
     if device.offload:
-        TakeTurns([*networks, parts.vae], device.where)
+        take_turns([*networks, parts.vae], device.where)
     if compiled:
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
@@ -688,14 +689,18 @@ COMPILED_SIZES = 64
 class TakeTurns:
     """Networks that are on the device one at a time, each brought there when it is called.
 
-    The weights of a model whose parts do not fit together wait in the main memory. A run calls the text
+    The weights of models whose parts do not fit together wait in the main memory. A run calls the text
     encoders first, then the denoiser and at its end the autoencoder, so it moves each once, and twice more for
     every preview.
     """
 
-    def __init__(self, networks: Sequence[torch.nn.Module], device: torch.device):
+    def __init__(self, device: torch.device):
         self.device = device
-        self.present: torch.nn.Module | None = None
+        # The one that is there, as long as its model is kept.
+        self._present: Callable[[], torch.nn.Module | None] = lambda: None
+
+    def join(self, networks: Sequence[torch.nn.Module]) -> None:
+        """Take networks in."""
         for network in networks:
             network.to("cpu")
             network.register_forward_pre_hook(self._called)
@@ -708,12 +713,23 @@ class TakeTurns:
         return half(*args, **options)
 
     def _called(self, network: torch.nn.Module, _: Any) -> None:
-        if network is not self.present:
-            if self.present is not None:
-                self.present.to("cpu")
-            self.present = None  # should the next one not fit, none is there
+        present = self._present()
+        if network is not present:
+            if present is not None:
+                present.to("cpu")
+            self._present = lambda: None  # should the next one not fit, none is there
             network.to(self.device)
-            self.present = network
+            self._present = weakref.ref(network)
+
+
+@cache
+def _turns(device: torch.device) -> TakeTurns:
+    return TakeTurns(device)
+
+
+def take_turns(networks: Sequence[torch.nn.Module], device: torch.device) -> None:
+    """Let networks take turns on a device, with those of all other models that do."""
+    _turns(device).join(networks)
 
 
 def _quiet() -> None:

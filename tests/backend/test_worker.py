@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from itertools import islice
 
 import pytest
 import torch
 from holding import PATIENCE, Reader, tiny
 
-from playground.backend import FINAL, Failed, Note, Preview, Queued, Result, Stopped
+from playground.backend import FINAL, Backend, Failed, Note, Preview, Queued, Result, Stopped
+from playground.devices import choose_device
 from playground.errors import Busy, ModelError, RecipeError, TooLarge
 from playground.images.models import load_model
 from playground.images.text_to_image import generate
@@ -305,6 +307,14 @@ def test_out_of_memory_means_smaller_batches_and_a_note(backend, hand, models):
     assert "batches of 2" in note.text and is_a_sentence(note.text)
     expect_picture(events[-1], models["sd2"])
     assert [type(e) for e in backend.run(tiny(pictures=4, seed=1))][-1] is Result
+
+
+def test_short_memory_in_the_weak_model_is_noted(folders, hands):
+    with closing(Backend(dict.fromkeys(("tiny", "weak"), str(folders["sd2"])), choose_device("cpu"))) as backend:
+        hands(backend, "weak").change = out_of_memory_above(3)
+        events = list(backend.run(tiny(pictures=4, rule="auto", weak_model="weak")))
+    assert type(events[-1]) is Result
+    assert [e.text for e in events if isinstance(e, Note) and "batches of 2" in e.text]
 
 
 def test_out_of_memory_in_the_last_decoding_is_noted_too(backend, models):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -192,7 +193,17 @@ def write(folder: Path, file: Path) -> Path:
         tensors |= open_clip(weights_of(folder, "text_encoder_2"), "conditioner.embedders.1.model.")
     else:
         tensors = unet(weights_of(folder, "unet"))
-        tensors |= clip(weights_of(folder, "text_encoder"), "cond_stage_model.transformer.")
+        encoder = weights_of(folder, "text_encoder")
+        if json.loads((folder / "unet" / "config.json").read_text())["use_linear_projection"]:
+            # Stable Diffusion 2's has a projection of its encoder too, which is not used.
+            width = encoder[
+                "text_model.final_layer_norm.weight"
+                if "text_model.final_layer_norm.weight" in encoder
+                else "final_layer_norm.weight"
+            ].numel()
+            tensors |= open_clip(encoder | {"text_projection.weight": torch.eye(width)}, "cond_stage_model.model.")
+        else:
+            tensors |= clip(encoder, "cond_stage_model.transformer.")
     tensors |= vae(weights_of(folder, "vae"))
     save_file({name: value.contiguous() for name, value in tensors.items()}, file)
     return file

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ import torch
 from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
 from playground.backend import Backend, Result
+from playground.batches import Batches
 from playground.devices import Device, choose_device
 from playground.errors import ModelError
 from playground.fields import Count
 from playground.grids import make_grid
 from playground.guidance import RULES
-from playground.images.models import Autoencoder, TakeTurns, load_model, readings
+from playground.images.models import Autoencoder, TakeTurns, load_model, readings, take_turns
 from playground.images.text_to_image import (
     Generated,
     film_frame,
@@ -27,6 +30,7 @@ from playground.images.text_to_image import (
 )
 from playground.noise import start_noise
 from playground.recipes import TextToImage
+from playground.reuse import Prefixes
 from playground.sharing.views import RunViews
 from playground.solvers import SOLVERS
 
@@ -141,6 +145,59 @@ def test_a_window_computes_only_what_it_needs(large_models, name):
     record, extra = with_both_branches(result, model, step)
     assert extra == Count(1, 1)
     assert bool(torch.isfinite(record.uncond).all())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moving_the_end_of_the_window_repeats_only_the_steps_behind_it(large_models, name):
+    model, prefixes, steps = large_models[name], Prefixes(), 20
+    times = RECIPE.but(steps=steps).plan(model.denoiser.schedule).rows[0].times
+
+    def until(step):
+        return RECIPE.but(steps=steps, low=(times[step - 1] + times[step]) / 2)
+
+    assert generate(until(15), model, prefixes=prefixes).count == Count(20, 15 * 2 + 5)
+    again = generate(until(12), model, prefixes=prefixes)
+    assert again.count == Count(8, 8) and again.taken_over == 12
+    assert torch.equal(again.latents, generate(until(12), model).latents)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_are_composed_of_parts(large_models, name):
+    """c - u of a composed prompt is the weighted sum of its parts' (Liu et al. 2022, eq. 11)."""
+    model = large_models[name]
+    recipe = RECIPE.but(prompt="a red cat AND a dog :0.5 AND NOT a green dog", negative="", steps=1)
+    result = generate(recipe, model)
+    assert result.count == Count(1, 4)
+    record = result.trace[0]
+
+    def asked(prompt):
+        with torch.no_grad():
+            return model.denoiser.predict(record.x, record.t, model.denoiser.encode([prompt])).x0
+
+    u = asked("")
+    parts = [(1.0, "a red cat"), (0.5, "a dog"), (-1.0, "a green dog")]
+    expected = u + sum(weight * (asked(prompt) - u) for weight, prompt in parts)
+    torch.testing.assert_close(record.cond, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_short_memory_halves_batches_down_to_a_row(large_models, name, monkeypatch):
+    model, seen = large_models[name], []
+    forward = model.denoiser._forward
+
+    def short(x, t, condition):
+        seen.append(len(x))
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(x, t, condition)
+
+    expected = generate(RECIPE.but(pictures=2), model)
+    monkeypatch.setattr(model.denoiser, "batches", Batches())
+    monkeypatch.setattr(model.denoiser, "_forward", short)
+    made = generate(RECIPE.but(pictures=2), model)
+    assert seen[:3] == [4, 2, 1] and set(seen[3:]) == {1}
+    bound = 1e-3 * float(expected.latents.abs().max())
+    torch.testing.assert_close(made.latents, expected.latents, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("solver", [name for name, s in SOLVERS.items() if not s.needs_table])
@@ -399,7 +456,7 @@ class Place(torch.nn.Module):
 def test_networks_take_turns_on_the_device():
     log: list[tuple[str, str]] = []
     text, denoiser = Place("text", log), Place("denoiser", log)
-    TakeTurns([denoiser, text], torch.device("cuda"))
+    TakeTurns(torch.device("cuda")).join([denoiser, text])
     assert log == [("denoiser", "cpu"), ("text", "cpu")]
     log.clear()
     for network in (text, denoiser, denoiser, text):
@@ -429,7 +486,7 @@ def test_an_autoencoder_takes_its_turn_with_either_half():
             return z
 
     denoiser, autoencoder = Place("denoiser", log), Halves("autoencoder", log)
-    TakeTurns([denoiser, autoencoder], torch.device("cuda"))
+    TakeTurns(torch.device("cuda")).join([denoiser, autoencoder])
     log.clear()
     denoiser(torch.zeros(1))
     autoencoder.decode(torch.zeros(1), scale=2.0)
@@ -442,6 +499,30 @@ def test_an_autoencoder_takes_its_turn_with_either_half():
         ("autoencoder", "decodes at 2"),
         ("autoencoder", "called"),
     ]
+
+
+def test_models_take_turns_with_each_other_until_they_are_gone():
+    log: list[tuple[str, str]] = []
+    first, second = Place("first", log), Place("second", log)
+    device = torch.device("meta", 7)  # of this test alone
+    take_turns([first], device)
+    take_turns([second], device)
+    log.clear()
+    first(torch.zeros(1))
+    second(torch.zeros(1))
+    assert log == [
+        ("first", "meta:7"),
+        ("first", "called"),
+        ("first", "cpu"),
+        ("second", "meta:7"),
+        ("second", "called"),
+    ]
+    gone = weakref.ref(second)
+    del second
+    gc.collect()
+    assert gone() is None
+    first(torch.zeros(1))
+    assert log[5:] == [("first", "meta:7"), ("first", "called")]
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3"])

@@ -17,7 +17,7 @@ from playground.images.text_to_image import generate
 from playground.recipes import TextToImage
 
 CPU = choose_device("cpu")
-NAMES = ("sd1", "sdxl", "sd3", "sd3 without t5")
+NAMES = ("sd1", "sd2", "sdxl", "sd3", "sd3 without t5")
 RECIPE = TextToImage(prompt="a red cat", w=4.0, steps=3, seed=21, grid="uniform")
 
 
@@ -26,8 +26,8 @@ def is_a_sentence(text):
 
 
 @pytest.fixture(scope="module")
-def every_folder(folders, large_folders):
-    return {"sd1": folders["sd1"], **large_folders}
+def every_folder(folders, sd2_folder, large_folders):
+    return {"sd1": folders["sd1"], "sd2": sd2_folder, **large_folders}
 
 
 @pytest.fixture(scope="module")
