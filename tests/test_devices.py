@@ -134,6 +134,7 @@ class Clock:
         ([0.08], [0.078], "usual"),  # too close to be sure
         ([0.01, 0.08], [0.2, 0.05], "other"),  # the first call of each warms up
         ([0.08], [0.05, 0.05, 0.24, 0.24, 0.24], "other"),  # something else was in the way
+        ([0.9, 0.08], [1.9, 0.05], "other"),  # the first prepares what later ones use
     ],
 )
 def test_the_quickest_way_is_measured(monkeypatch, usual, other, expected):
@@ -146,6 +147,9 @@ def test_long_calls_are_left_as_usual_without_more_ado(monkeypatch):
     clock = Clock(monkeypatch, {"usual": [9.0], "other": [8.0]})
     assert quickest(clock.ways) == "usual"
     assert clock.called == ["usual"]
+    clock = Clock(monkeypatch, {"usual": [0.4], "other": [0.1]})
+    assert quickest(clock.ways) == "usual"
+    assert clock.called == ["usual", "other", "usual"]
 
 
 @pytest.fixture
