@@ -95,16 +95,15 @@ def _crew() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, USUAL - 1), thread_name_prefix="side-by-side")
 
 
-def side_by_side(call: Callable[[Part], Out], parts: Sequence[Part]) -> list[Out]:
-    """What a call gives for each part, computed at the same time on the CPU, each with its share of the threads.
+def side_by_side(call: Callable[[Part], Out], parts: Sequence[Part], each: int) -> list[Out]:
+    """What a call gives for each part, computed at the same time on the CPU, with so many threads for each.
 
     The threads of one operation meet at its end, those of parts only when all is done. Nothing keeps track of
     gradients meanwhile. An error of any part is raised when all have ended.
     """
-    share = max(1, usual_threads() // len(parts))
 
     def work(part: Part) -> Out:
-        with torch.no_grad(), threads(share):
+        with torch.no_grad(), threads(each):
             return call(part)
 
     others = [_crew().submit(work, part) for part in parts[1:]]

@@ -156,21 +156,22 @@ def test_long_calls_are_left_as_usual_without_more_ado(monkeypatch):
 def crew(monkeypatch):
     """Four threads and a crew of their own."""
     monkeypatch.setattr(devices, "usual_threads", lambda: 4)
-    made = ThreadPoolExecutor(3)
+    made, before = ThreadPoolExecutor(3), torch.get_num_threads()
     monkeypatch.setattr(devices, "_crew", lambda: made)
     yield
     made.shutdown()
+    torch.set_num_threads(before)
 
 
-def test_parts_are_computed_at_the_same_time_each_with_its_share_of_the_threads(crew):
+def test_parts_are_computed_at_the_same_time_each_with_threads_of_its_own(crew):
     together = threading.Barrier(2, timeout=20)  # breaks unless both parts wait at once
 
     def call(part: int) -> tuple[int, int, bool]:
         together.wait()
         return part, torch.get_num_threads(), torch.is_grad_enabled()
 
-    assert side_by_side(call, [7, 8]) == [(7, 2, False), (8, 2, False)]
-    assert side_by_side(lambda part: torch.get_num_threads(), range(6)) == [1] * 6
+    assert side_by_side(call, [7, 8], 2) == [(7, 2, False), (8, 2, False)]
+    assert side_by_side(lambda part: (part, torch.get_num_threads()), range(6), 1) == [(k, 1) for k in range(6)]
 
 
 @pytest.mark.parametrize("bad", [0, 2])
@@ -184,5 +185,5 @@ def test_an_error_of_a_part_is_raised_when_all_have_ended(crew, bad):
         ended.append(part)
 
     with pytest.raises(MemoryError, match=f"part {bad}"):
-        side_by_side(call, range(3))
+        side_by_side(call, range(3), 1)
     assert sorted(ended) == sorted({0, 1, 2} - {bad})

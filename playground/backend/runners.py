@@ -147,8 +147,8 @@ def _noted(
 
 def _limits(model: TextToImageModel, weak: TextToImageModel | None) -> list[int | None]:
     """How many rows go into a call of each network, as far as memory has said."""
-    called = [model.denoiser, model.autoencoder, *([weak.denoiser] if weak else [])]
-    return [network.batches.limit for network in called]
+    asked = [model.denoiser, weak.denoiser] if weak else [model.denoiser]
+    return [*(denoiser.batches.limit for denoiser in asked), model.autoencoder.batches.limit]
 
 
 def _shown(progress: Progress, model: TextToImageModel, desk: Desk) -> Preview:

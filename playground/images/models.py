@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import blake2b
@@ -32,7 +32,7 @@ from playground.batches import Batches
 from playground.devices import Device, choose_device, quickest, side_by_side, threads, usual_threads
 from playground.errors import ModelError, TooLarge, is_out_of_memory
 from playground.fields import Condition, Field, Kind
-from playground.images.prepacked import forget, prepack
+from playground.images.prepacked import MOST_BYTES, forget, nbytes, prepack
 from playground.schedules import Discrete, Linear, schedule_of_checkpoint
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -228,7 +228,8 @@ class Denoiser(Field):
         text: encodes the prompts of `encode`.
 
     Attributes:
-        compiled: whether the network is compiled, which happens at its first call with each number of rows.
+        compiled: whether the network is compiled, which happens at its first call with each number of rows. Rows
+            that are computed side by side count by part.
         tell: is told in a sentence when that begins, and None when it has ended.
         row_threads: with how many CPU threads the network is called for a single row; None: with all there are.
         apart: whether the rows of a batch are computed side by side, in as many parts as there are CPU threads.
@@ -252,7 +253,7 @@ class Denoiser(Field):
         self.shape = (network.config.in_channels, height, width)
         self.compiled = False
         self.tell: Callable[[str | None], None] = lambda said: None
-        self._compiled_for: set[int] = set()
+        self._compiled_for: set[tuple[int, int]] = set()  # numbers of rows and of threads
         self.row_threads: int | None = None
         self.apart = False
         self._fingerprint = "".join(map(_fingerprint, (network, *(e.network for e in text.encoders))))
@@ -280,19 +281,24 @@ class Denoiser(Field):
     def evaluate(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         # A control that looks inside the network takes its compiled form away while it does.
         takes_part = self.compiled and self.network._compiled_call_impl is not None
-        if not takes_part or len(x) in self._compiled_for:
+        parts, each = self._parts(len(x))
+        new = {(part.stop - part.start, each) for part in parts} - self._compiled_for
+        if not (takes_part and new):
             return self._call(x, t, condition)
-        many = f"{len(x)} sample-forwards" if len(x) > 1 else "one sample-forward"
+        most = max(size for size, _ in new)
+        many = f"{most} sample-forwards" if most > 1 else "one sample-forward"
         self.tell(
             f"The denoiser is being compiled for {many} at once, which can take minutes; the next call of this "
             "size is quick."
         )
         try:
-            out = self._call(x, t, condition)
-            self._compiled_for.add(len(x))
-            return out
+            for size, _ in new:  # one after the other: the compiler does not work on two at once
+                with threads(each):
+                    self._forward(x[:size], t[:size], {name: value[:size] for name, value in condition.items()})
+                self._compiled_for.add((size, each))
         finally:
             self.tell(None)
+        return self._call(x, t, condition)
 
     @torch.no_grad()
     def choose_threads(self) -> None:
@@ -319,17 +325,27 @@ class Denoiser(Field):
         self.apart = quickest({apart: rows(2, apart=apart) for apart in (False, True)})
         forget(self.network)  # what was packed for the slower ways
 
-    def _call(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    def _parts(self, rows: int) -> tuple[list[slice], int]:
+        """The parts of a batch that are computed side by side, and with how many CPU threads each is."""
+        usual = usual_threads()
+        if rows < 2:
+            return [slice(0, rows)], self.row_threads or usual
         # A control that looks inside the network must see all rows at once.
-        whole = not self.apart or len(x) == 1 or torch.is_grad_enabled() or hasattr(self.network, "looked_into")
-        if whole:
-            with threads(self.row_threads or usual_threads()) if len(x) == 1 else nullcontext():
+        if not self.apart or torch.is_grad_enabled() or hasattr(self.network, "looked_into"):
+            return [slice(0, rows)], usual
+        count = min(rows, usual)
+        return [slice(rows * k // count, rows * (k + 1) // count) for k in range(count)], usual // count
+
+    def _call(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        parts, each = self._parts(len(x))
+        if len(parts) == 1:
+            with threads(each):
                 return self._forward(x, t, condition)
 
-        def call(part: Tensor) -> Tensor:
+        def call(part: slice) -> Tensor:
             return self._forward(x[part], t[part], {name: value[part] for name, value in condition.items()})
 
-        return torch.cat(side_by_side(call, torch.arange(len(x)).tensor_split(min(len(x), usual_threads()))))
+        return torch.cat(side_by_side(call, parts, each))
 
     def _forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         timestep = self.timestep(t).to(x.device)
@@ -668,6 +684,11 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
             network.to(device.where)
     if device.offload:
         take_turns([*networks, parts.vae], device.where)
+    if not compiled:
+        prepack(denoiser.network)
+        prepack(parts.vae)
+    if device.where.type == "cpu" and nbytes(denoiser.network) <= MOST_BYTES:
+        denoiser.choose_threads()
     if compiled:
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
@@ -675,10 +696,6 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         torch._dynamo.config.recompile_limit = COMPILED_SIZES
         denoiser.network.compile(dynamic=False, options=frozen)
         denoiser.compiled = True
-    else:
-        if prepack(denoiser.network) and device.where.type == "cpu":
-            denoiser.choose_threads()
-        prepack(parts.vae)
     return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
 
 

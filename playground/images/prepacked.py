@@ -27,8 +27,7 @@ def prepack(network: nn.Module) -> bool:
     Returns:
         Whether it was done: only on a CPU with oneDNN, and for networks that may be kept twice.
     """
-    weights = list(network.parameters())
-    fits = sum(p.nbytes for p in weights) <= MOST_BYTES
+    weights, fits = list(network.parameters()), nbytes(network) <= MOST_BYTES
     here = all(p.device.type == "cpu" and p.dtype in DTYPES for p in weights)
     if not (fits and here and torch.backends.mkldnn.is_available()):
         return False
@@ -40,6 +39,11 @@ def prepack(network: nn.Module) -> bool:
         elif type(module) is nn.Linear:
             module.__class__ = Linear
     return True
+
+
+def nbytes(network: nn.Module) -> int:
+    """Bytes of its weights."""
+    return sum(p.nbytes for p in network.parameters())
 
 
 def forget(network: nn.Module) -> None:

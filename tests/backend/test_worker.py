@@ -593,15 +593,15 @@ def slowly_compiled(make_backend, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", compile_nothing)
     backend, go_on = make_backend(compiled=True), threading.Event()
     denoiser = backend.model("tiny").denoiser
-    call, seen = denoiser._call, set()
+    forward, seen = denoiser._forward, set()
 
     def slow(x, t, condition):
         if len(x) not in seen:
             assert go_on.wait(PATIENCE)
             seen.add(len(x))
-        return call(x, t, condition)
+        return forward(x, t, condition)
 
-    monkeypatch.setattr(denoiser, "_call", slow)
+    monkeypatch.setattr(denoiser, "_forward", slow)
     yield backend, go_on
     go_on.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -23,12 +24,13 @@ NAMES = ("sd1", "sd2", "sdxl", "sd3")
 @pytest.fixture
 def four_threads(monkeypatch):
     """As on a machine with four CPU threads, whatever the tests run on."""
-    crew = ThreadPoolExecutor(3)
+    crew, before = ThreadPoolExecutor(3), torch.get_num_threads()
     monkeypatch.setattr(devices, "usual_threads", lambda: 4)
     monkeypatch.setattr(models_module, "usual_threads", lambda: 4)
     monkeypatch.setattr(devices, "_crew", lambda: crew)
     yield
     crew.shutdown()
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=NAMES)
@@ -117,6 +119,32 @@ def test_short_memory_in_one_part_halves_the_batch(folders, four_threads, monkey
     assert refused == [1]
     expected = generate(recipe.but(model=str(folders["sd1"])), load_model(str(folders["sd1"])))
     torch.testing.assert_close(made.latents, expected.latents, atol=1e-4, rtol=1e-3)
+
+
+def test_parts_of_a_compiled_network_are_compiled_one_after_the_other(model, monkeypatch):
+    denoiser, network, said = model.denoiser, model.denoiser.network, []
+    denoiser.apart, at_once = True, threading.Semaphore(1)
+
+    def compiled(*args, **options):
+        assert said[-1] is None or at_once.acquire(blocking=False)  # what compiles does so alone
+        try:
+            return network._call_impl(*args, **options)
+        finally:
+            if said[-1] is not None:
+                at_once.release()
+
+    monkeypatch.setattr(network, "_compiled_call_impl", compiled)
+    monkeypatch.setattr(denoiser, "compiled", True)
+    monkeypatch.setattr(denoiser, "_compiled_for", set())
+    monkeypatch.setattr(denoiser, "tell", said.append)
+    x, t = torch.randn(6, *denoiser.shape), torch.full((6,), 0.5)
+    with torch.no_grad():
+        for rows in (6, 6, 4, 1):
+            denoiser.evaluate(x[:rows], t[:rows], denoiser.encode(["a cat"] * rows))
+    # 6 rows on four threads are parts of 1 and 2; a single row has all the threads, unless one is quicker.
+    assert denoiser._compiled_for == {(1, 1), (2, 1), (1, 4)}
+    starts = [text for text in said if text]
+    assert len(starts) == 2 and "for 2 sample-forwards" in starts[0] and "for one sample-forward" in starts[1]
 
 
 def test_loading_measures_both_ways_and_takes_the_quicker(folders, four_threads, monkeypatch):
