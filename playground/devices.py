@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -66,15 +66,15 @@ def threads(wanted: int) -> Iterator[None]:
 
 
 TRIES = 4
-LONG, LONG_AT_FIRST = 0.25, 2.0
-"""Seconds: a call that takes longer is left as usual, for it gains by all threads. The first may prepare things."""
+LONG_ENOUGH = 2.0
+"""Seconds of measuring after which no further turn begins."""
 
 
 def quickest(ways: Mapping[Way, Callable[[], object]]) -> Way:
     """The quickest of several ways to compute the same here, of which the first is the usual one.
 
-    They are measured in turns, after a call of each that is not, and the quickest call of each counts. Another than
-    the usual one must win by a tenth.
+    They are measured in turns, and the quickest call of each counts, but for the first, which may prepare things,
+    unless it took so long that there is no other. Another than the usual one must win by a tenth.
     """
     usual = next(iter(ways))
     taken: dict[Way, list[float]] = {way: [] for way in ways}
@@ -83,9 +83,9 @@ def quickest(ways: Mapping[Way, Callable[[], object]]) -> Way:
             began = time.perf_counter()
             call()
             taken[way].append(time.perf_counter() - began)
-            if min(taken[way]) > (LONG if len(taken[way]) > 1 else LONG_AT_FIRST):
-                return usual
-    best = {way: min(seconds[1:]) for way, seconds in taken.items()}
+        if sum(map(sum, taken.values())) > LONG_ENOUGH:
+            break
+    best = {way: min(seconds[1:] or seconds) for way, seconds in taken.items()}
     winner = min(best, key=best.__getitem__)
     return winner if best[winner] < 0.9 * best[usual] else usual
 
@@ -106,8 +106,9 @@ def side_by_side(call: Callable[[Part], Out], parts: Sequence[Part], each: int) 
         with torch.no_grad(), threads(each):
             return call(part)
 
-    others = [_crew().submit(work, part) for part in parts[1:]]
+    others: list[Future[Out]] = []
     try:
+        others += (_crew().submit(work, part) for part in parts[1:])
         first = work(parts[0])
     finally:
         wait(others)

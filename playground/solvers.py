@@ -511,15 +511,17 @@ class UniPC(Solver):
         path = self.schedule
         x0 = (yield Query(x, t)).x0
         if state is not None:
-            x = self._corrected(x0, t, state)
+            corrected = self._corrected(x0, t, state)
+            # What a control has changed since stays changed.
+            x = torch.where(x == state["next"], corrected, x + (corrected - state["next"]))
         h = path.half_log_snr(s) - path.half_log_snr(t)
         before = None if state is None else (state["x0"], state["h"])
         d = x0
         if before is not None and bool(torch.isfinite(h).all() and torch.isfinite(before[1]).all()):
             # -alpha B (1/2) (x0' - x0)/r with r = -h'/h: the same extrapolation as 2M.
             d = x0 + rows(h / (2 * before[1]), x) * (x0 - before[0])
-        new = {"x": x, "t": t, "x0": x0, "h": h, "before": before}
-        return exponential(path, x, t, s, d), new
+        predicted = exponential(path, x, t, s, d)
+        return predicted, {"x": x, "t": t, "x0": x0, "h": h, "before": before, "next": predicted}
 
     def _corrected(self, x0_s: Tensor, s: Tensor, last: dict[str, Any]) -> Tensor:
         """UniC: the last step once more, from last["x"] at last["t"] to s, with the answer at its end."""

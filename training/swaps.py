@@ -7,7 +7,8 @@ picture that the edited prompt makes from the same noise by itself. Of 50 such s
 
 there: the share of edits in which the verifier reads the new noun;
 moved: the mean absolute difference of edit and source outside the place where either noun attends, over that of the
-    picture that the edited prompt makes by itself.
+    picture that the edited prompt makes by itself; of both, the mean over the swaps;
+kept: the share of swaps in which that ratio is at most a half by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from playground.images.models import TextToImageModel, load_model
 from playground.images.prompt_to_prompt import Prompted, PromptToPrompt, edit_prompt
-from playground.images.reading import PLACES, Ask, read
+from playground.images.reading import PLACES, Ask, read, with_article
 from playground.images.text_to_image import generate
 from playground.images.verifier import Labels, Verifier
 from playground.recipes import TextToImage
@@ -34,6 +35,8 @@ from training import common
 SWAPS, MOST_TRIED = 50, 1000
 THERE, MOVED = 0.7, 0.5
 """What is aimed at: at least, and at most."""
+LEAST_OUTSIDE = 0.2
+"""Of the picture: where the nouns attend nearly everywhere, nothing is left that should stay."""
 THRESHOLD = 0.3
 """Of a word's attention divided by its largest value: above it is where the word attends, as for local blend."""
 
@@ -65,12 +68,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Summary:
-    """Over all swaps that could be judged: their number, the share with the new noun, and the median of
-    edited over alone."""
+    """Over all swaps that could be judged: their number, the share with the new noun, the mean of edited over the
+    mean of alone, and the share in which edited is at most `MOVED` of alone."""
 
     swaps: int
     there: float
     moved: float
+    kept: float
 
 
 def candidates(labels: Labels, count: int = MOST_TRIED, seed: int = 0) -> list[Swap]:
@@ -85,7 +89,7 @@ def candidates(labels: Labels, count: int = MOST_TRIED, seed: int = 0) -> list[S
 
 
 def _ask(noun: str, background: str) -> Ask:
-    return Ask(f"{'an' if noun[0] in 'aeiou' else 'a'} {noun} {PLACES[background]}", (noun,))
+    return Ask(f"{with_article(noun)} {PLACES[background]}", (noun,))
 
 
 def attended(result: Prompted, size: tuple[int, int]) -> Tensor:
@@ -118,7 +122,7 @@ def judged(model: TextToImageModel, verifier: Verifier, swaps: list[Swap], steps
         if not (before and possible):
             continue
         outside = ~attended(result, (source.shape[-2], source.shape[-1]))
-        if not bool(outside.any()):
+        if float(outside.float().mean()) < LEAST_OUTSIDE:
             continue
         apart = [float((picture - source).abs().mean(1)[0][outside].mean()) for picture in (edit, alone.cpu())]
         yield Judged(swap, there, *apart)
@@ -127,9 +131,10 @@ def judged(model: TextToImageModel, verifier: Verifier, swaps: list[Swap], steps
 def summary(found: list[Judged]) -> Summary:
     """Of swaps that were judged."""
     if not found:
-        return Summary(0, 0.0, float("inf"))
-    there = sum(j.there for j in found) / len(found)
-    return Summary(len(found), there, statistics.median(j.edited / max(j.alone, 1e-6) for j in found))
+        return Summary(0, 0.0, float("inf"), 0.0)
+    there = statistics.mean(j.there for j in found)
+    moved = statistics.mean(j.edited for j in found) / max(statistics.mean(j.alone for j in found), 1e-6)
+    return Summary(len(found), there, moved, statistics.mean(j.edited <= MOVED * j.alone for j in found))
 
 
 def main() -> None:

@@ -57,20 +57,24 @@ PLAIN: dict[str, Any] = {
     "blend": (),
     "renormalise": "no",
     "threshold": 0.3,
+    **{name: PromptToPrompt.model_fields[name].default for name in ("seed", "w", "steps", "solver", "grid")},
 }
+"""What a preset leaves as it is at first, so that it shows the same whatever was tried before."""
 PRESETS: dict[str, dict[str, Any]] = {
     "Swap a word: the bicycle becomes a car": {
         "prompt": "a cat riding a bicycle on the grass",
         "edits": ("a cat riding a car on the grass",),
+        "own_cross": ((1, 4, 0.3),),
     },
     "Refine by place": {
         "prompt": "a castle next to a river",
-        "edits": ("a castle next to a river in the snow", "a castle next to a river at sunset"),
+        "edits": ("a castle next to a snowy river", "a castle next to a rainy river"),
     },
     "Refine by style": {
         "prompt": "a castle next to a river",
         "edits": ("a children's drawing of a castle next to a river", "a watercolour of a castle next to a river"),
-        "self_fraction": 0.3,
+        "cross": 0.5,
+        "self_fraction": 0.2,
     },
     "More and less snow": {
         "prompt": "a house in the snowy mountains",

@@ -113,7 +113,7 @@ def align(source: str, target: str, text: Text, method: Method | Literal["auto"]
         _replace(words_a, words_b, matrix, own)
     else:
         _refine(words_a, words_b, a, b, matrix, own)
-    _frame(a, b, words_a, words_b, matrix, own)
+    _frame(method, a, b, words_a, words_b, matrix, own)
     return Alignment(method, tuple(words_a), tuple(words_b), matrix, own)
 
 
@@ -204,10 +204,20 @@ def _alike(a: Token, b: Token) -> bool:
 
 
 def _frame(
-    a: Sequence[Token], b: Sequence[Token], source: list[Word], target: list[Word], matrix: Tensor, own: Tensor
+    method: Method,
+    a: Sequence[Token],
+    b: Sequence[Token],
+    source: list[Word],
+    target: list[Word],
+    matrix: Tensor,
+    own: Tensor,
 ) -> None:
     """Begin, end and padding tokens, and whatever belongs to no word: each reads the one at the same place,
-    counted from the beginning before the words' end and from there behind it."""
+    counted from the beginning before the words' end and from there behind it.
+
+    Where the target has more of them, the further ones share the source's last one in replace, so that what a place
+    attends to still adds up to 1, and keep their own attention in refine.
+    """
 
     def rest(tokens: Sequence[Token], words: list[Word]) -> tuple[list[int], list[int]]:
         inside = {i for word in words for i in word.tokens}
@@ -216,10 +226,13 @@ def _frame(
         return [i for i in free if i < last or i == 0], [i for i in free if i > last and i != 0]
 
     for before, after in zip(rest(a, source), rest(b, target), strict=True):
-        for k, j in enumerate(after):
-            if k < len(before):
-                matrix[before[k], j] = 1.0
-            else:
-                own[j] = True
+        for i, j in zip(before, after, strict=False):
+            matrix[i, j] = 1.0
+        further = after[len(before) :]
+        if further and before and method == "replace":
+            sharing = [after[len(before) - 1], *further]
+            matrix[before[-1], sharing] = 1.0 / len(sharing)
+        else:
+            own[further] = True
         for i in before[len(after) :]:
             matrix[i, after[-1] if after else 0] = 1.0

@@ -33,7 +33,8 @@ SELF_GRID = 16
 is more: the paper's 16 of Stable Diffusion's 64. Finer ones hold texture, not layout."""
 
 SMALLEST_SUM = 0.05
-"""Weighted attention whose sum is nearer to 0 than this is not divided by it: the quotient would say nothing."""
+"""Weighted attention whose sum is below this is not divided by it: the quotient would say nothing, or turn the sign
+of every word."""
 
 SHOWN_GRID = 32 * 32
 """Maps are kept for looking at on grids of at most this many queries."""
@@ -60,7 +61,8 @@ class Edit:
     def reads(self, step: int) -> Hashable:
         """What matters of it in a step."""
         active = (self.cross > step) & ~self.alignment.own
-        parts = [active, self.weights, torch.tensor([step < self.self_steps, self.renormalise])]
+        divided = self.renormalise and bool((self.weights != 1).any())
+        parts = [active, self.weights, torch.tensor([step < self.self_steps, divided])]
         if bool(active.any()):
             parts.append(self.alignment.matrix[:, active])
         return blake2b(b"".join(p.contiguous().numpy().tobytes() for p in parts), digest_size=12).hexdigest()
@@ -131,7 +133,7 @@ class AttentionEdits(Control):
         self.self_grid = height * width
         self.rows = len(self.edits) + 1
         self._asked: list[Asked] = []
-        self._sums: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        self._sums: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
         self._total: Tensor | None = None
         self._noted: Maps | None = None
         self._noted_step = -1
@@ -144,16 +146,17 @@ class AttentionEdits(Control):
         kept = {name: layer.processor for name, layer in self.layers.items()}
         # What is edited differs from step to step: compiled, each would be another program, minutes each.
         compiled, self.network._compiled_call_impl = self.network._compiled_call_impl, None
-        self.network.looked_into = True  # the rows stay together
+        outer = vars(self.network).get("looked_into", 0)
+        self.network.looked_into = outer + 1  # the rows stay together
         try:
             for name, layer in self.layers.items():
                 layer.processor = _Explicit(self, name.endswith(".attn2"), kept[name])
             yield
         finally:
             self.network._compiled_call_impl = compiled
-            del self.network.looked_into
             for name, layer in self.layers.items():
                 layer.processor = kept[name]
+            self.network.looked_into = outer
         self._note(asked[0].step, asked[0].stage)
 
     def after_step(self, plan_rows: list[int], step: int, x: Tensor, s: Tensor) -> Tensor:
@@ -206,16 +209,18 @@ class AttentionEdits(Control):
     def cross(self, probabilities: Tensor) -> Tensor:
         """Edit the cross-attention of a layer, [R, heads, queries, L], and keep its mean over heads."""
         step = self._asked[0].step
-        made = probabilities
+        made = taken = probabilities
         if any(self._changes(edit, step) for edit in self.edits):
-            made = probabilities.clone()
+            made, taken = probabilities.clone(), probabilities.clone()
             source = probabilities[0].float()
             for row, edit in enumerate(self.edits, start=1):
-                made[row] = self._edited(edit, step, source, probabilities[row].float()).to(made.dtype)
+                value = self._taken(edit, step, source, probabilities[row].float())
+                taken[row] = value.to(made.dtype)
+                made[row] = self._weighted(edit, value).to(made.dtype)
         if probabilities.shape[2] <= SHOWN_GRID:
             before = probabilities.float().mean(1)
-            both = before, before if made is probabilities else made.float().mean(1)
-            self._sums.setdefault(self.grid(probabilities.shape[2]), []).append(both)
+            three = before, *(before if x is probabilities else x.float().mean(1) for x in (made, taken))
+            self._sums.setdefault(self.grid(probabilities.shape[2]), []).append(three)
         return made
 
     def self_attention(self, probabilities: Tensor) -> Tensor:
@@ -232,18 +237,21 @@ class AttentionEdits(Control):
         return bool((edit.cross > step).any()) or bool((edit.weights != 1).any())
 
     @staticmethod
-    def _edited(edit: Edit, step: int, source: Tensor, own: Tensor) -> Tensor:
-        """One row's attention [heads, queries, L] from the source's and its own."""
-        device = own.device
-        reading = ((edit.cross > step) & ~edit.alignment.own).to(device)
-        value = own
-        if bool(reading.any()):
-            value = torch.where(reading, source @ edit.alignment.matrix.to(device), own)
+    def _taken(edit: Edit, step: int, source: Tensor, own: Tensor) -> Tensor:
+        """One row's attention [heads, queries, L] from the source's and its own, before words are weighted."""
+        reading = ((edit.cross > step) & ~edit.alignment.own).to(own.device)
+        if not bool(reading.any()):
+            return own
+        return torch.where(reading, source @ edit.alignment.matrix.to(own.device), own)
+
+    @staticmethod
+    def _weighted(edit: Edit, value: Tensor) -> Tensor:
+        """One row's attention with its words' weights."""
         if bool((edit.weights != 1).any()):
-            value = value * edit.weights.to(device)
+            value = value * edit.weights.to(value.device)
             if edit.renormalise:
                 total = value.sum(-1, keepdim=True)
-                value = value / torch.where(total.abs() > SMALLEST_SUM, total, 1.0)
+                value = value / torch.where(total > SMALLEST_SUM, total, 1.0)
         return value
 
     # --- after a call ---------------------------------------------------------------------------------
@@ -257,15 +265,16 @@ class AttentionEdits(Control):
         }
         kept, self._noted_step = means if self.keeps else {}, step
         self._noted = Maps(
-            {grid: before.half().cpu() for grid, (before, _) in kept.items()},
-            {grid: after.half().cpu() for grid, (_, after) in kept.items()},
+            {grid: before.half().cpu() for grid, (before, _, _) in kept.items()},
+            {grid: after.half().cpu() for grid, (_, after, _) in kept.items()},
         )
         if self.blend is not None:
-            after = means[self._blend_grid(means)][1]
-            chosen = torch.zeros(after.shape[:2])
+            # A word that is turned down is still where it is.
+            taken = means[self._blend_grid(means)][2]
+            chosen = torch.zeros(taken.shape[:2])
             for row, tokens in enumerate(self.blend.tokens):
                 if tokens:
-                    chosen[row] = after[row][:, list(tokens)].mean(-1).cpu()
+                    chosen[row] = taken[row][:, list(tokens)].mean(-1).cpu()
             # A new tensor each time: an older one may have been remembered.
             self._total = chosen if self._total is None else self._total + chosen
 

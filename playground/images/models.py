@@ -261,7 +261,7 @@ class Denoiser(Field):
     @property
     def identity(self) -> str:
         # In another way the results are the same within rounding only.
-        how = f"{self.row_threads or 'all'} threads{', rows apart' if self.apart else ''}"
+        how = f"{self.row_threads or 'all'} threads{', rows apart' * self.apart}{', compiled' * self.compiled}"
         return f"{self._fingerprint}/{self.schedule.identity}/{self.kind}/{self.device}/{how}"
 
     def encode(self, conditions: Sequence[object]) -> Condition:
@@ -331,7 +331,7 @@ class Denoiser(Field):
         if rows < 2:
             return [slice(0, rows)], self.row_threads or usual
         # A control that looks inside the network must see all rows at once.
-        if not self.apart or torch.is_grad_enabled() or hasattr(self.network, "looked_into"):
+        if not self.apart or torch.is_grad_enabled() or vars(self.network).get("looked_into"):
             return [slice(0, rows)], usual
         count = min(rows, usual)
         return [slice(rows * k // count, rows * (k + 1) // count) for k in range(count)], usual // count
@@ -668,6 +668,20 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         denoiser = family.denoiser(parts, text, device, name)
         autoencoder = family.autoencoder(parts, device)
         vocabulary, examples = _vocabulary(folder, parts.tokenizer) if folder else (None, ())
+        # Without the package accelerate, diffusers leaves a transformer in float32 whatever it was asked for.
+        denoiser.network.to(device.dtype)
+        networks = [denoiser.network, *(e.network for e in text.encoders)]
+        for network in (*networks, parts.vae):
+            network.eval().requires_grad_(False)
+            if not device.offload:
+                network.to(device.where)
+        if device.offload:
+            take_turns([*networks, parts.vae], device.where)
+        if not compiled:
+            prepack(denoiser.network)
+            prepack(parts.vae)
+        if device.where.type == "cpu" and nbytes(denoiser.network) <= MOST_BYTES:
+            denoiser.choose_threads()
     except ModelError:
         raise
     except Exception as error:
@@ -675,20 +689,6 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
             raise
         logging.getLogger(__name__).info("loading failed", exc_info=error)
         raise ModelError(_why_not(where, error)) from None
-    # Without the package accelerate, diffusers leaves a transformer in float32 whatever it was asked for.
-    denoiser.network.to(device.dtype)
-    networks = [denoiser.network, *(e.network for e in text.encoders)]
-    for network in (*networks, parts.vae):
-        network.eval().requires_grad_(False)
-        if not device.offload:
-            network.to(device.where)
-    if device.offload:
-        take_turns([*networks, parts.vae], device.where)
-    if not compiled:
-        prepack(denoiser.network)
-        prepack(parts.vae)
-    if device.where.type == "cpu" and nbytes(denoiser.network) <= MOST_BYTES:
-        denoiser.choose_threads()
     if compiled:
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
@@ -734,8 +734,12 @@ class TakeTurns:
         if network is not present:
             if present is not None:
                 present.to("cpu")
-            self._present = lambda: None  # should the next one not fit, none is there
-            network.to(self.device)
+            self._present = lambda: None
+            try:
+                network.to(self.device)
+            except BaseException:
+                network.to("cpu")  # it did not fit, and a part of it was there
+                raise
             self._present = weakref.ref(network)
 
 

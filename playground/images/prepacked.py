@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 DTYPES = (torch.float32, torch.bfloat16)
-MOST_BYTES = 2**30
-"""Of a network's weights: a larger one is not kept twice."""
+MOST_BYTES = 2**28
+"""Of a network's weights: those of a larger one are not kept several times."""
 MOST_KINDS = 4
 """Kept of one layer: the best order depends on the input's shape and on the number of threads."""
 
@@ -21,8 +21,8 @@ MOST_KINDS = 4
 def prepack(network: nn.Module) -> bool:
     """Let a network's convolutions and linear layers keep their weights as the CPU reads them.
 
-    The results are the same within rounding, and depend on the shape of the input alone. The network is for
-    inference from then on; its weights may still be replaced.
+    The results are the same within rounding, and depend on the shape of the input and the number of threads alone.
+    The network is for inference from then on; its weights may still be replaced.
 
     Returns:
         Whether it was done: only on a CPU with oneDNN, and for networks that may be kept twice.

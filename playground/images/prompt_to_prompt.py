@@ -242,7 +242,8 @@ def run(
     edits, (_, height, width) = edits_of(recipe, model.text), model.denoiser.shape
     blend = blend_of(recipe, edits, model.text)
     # A grid of fractions has many rows, and nobody looks at their maps.
-    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps=not recipe.crosses)
+    keeps = not (recipe.crosses and recipe.selves)
+    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps)
     for event in run_rows(recipe, model, [control], prefixes):
         if isinstance(event, Generated):
             alignments = tuple(e.alignment for e in edits)

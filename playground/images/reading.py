@@ -91,14 +91,15 @@ def _drawn(labels: Labels, rng: random.Random, things: int) -> Ask | None:
     colours = [c for c in labels.colours if c != background]
     colour = rng.choice(colours) if colours and rng.random() < 0.5 else None
     relation = rng.choice(relations) if things == 2 else None
-    subject = _with_article(f"{colour} {nouns[0]}" if colour else nouns[0])
+    subject = with_article(f"{colour} {nouns[0]}" if colour else nouns[0])
     if relation:
-        subject += f" {RELATIONS[relation]} {_with_article(nouns[1])}"
-    where = PLACES.get(background) or f"on {_with_article(background)} background"
+        subject += f" {RELATIONS[relation]} {with_article(nouns[1])}"
+    where = PLACES.get(background) or f"on {with_article(background)} background"
     return Ask(f"{subject} {where}", nouns, colour, relation, background)
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
+    """Words with "a" or "an" before them."""
     return f"{'an' if words[0] in 'aeiou' and not words.startswith('uni') else 'a'} {words}"
 
 

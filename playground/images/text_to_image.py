@@ -223,7 +223,7 @@ def run(
     where = (other.identity, other.batches.limit) if other else ()
     keys = chain(plan, model.denoiser, controls, where) if prefixes else ()
     done = prefixes.longest(keys) if prefixes else []
-    limits = _limits(model, weak)
+    limits, exact = _limits(model, weak), True
     trace: list[StepRecord] = [step.record for step in done]
     start = done[-1].snapshot if done else None
     x0 = torch.full((size, *model.denoiser.shape), torch.nan)
@@ -238,7 +238,8 @@ def run(
         elif isinstance(event, Stepped):
             trace[event.step].noted = tuple(c.noted() for c in controls)
             # Batches that memory has made smaller on the way round otherwise: these are not the steps of the keys.
-            if prefixes and keys and limits == _limits(model, weak):
+            exact = exact and limits == _limits(model, weak)
+            if prefixes and keys and exact:
                 prefixes.put(keys[event.step + 1], Kept(event.snapshot, trace[event.step]), keys)
         # The clock stands still while whoever runs this does something else.
         spent += time.perf_counter() - since

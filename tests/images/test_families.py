@@ -501,6 +501,24 @@ def test_an_autoencoder_takes_its_turn_with_either_half():
     ]
 
 
+def test_a_network_that_does_not_fit_leaves_the_device():
+    log: list[tuple[str, str]] = []
+
+    class TooLarge(Place):
+        def to(self, where):
+            super().to(where)
+            if str(where) != "cpu":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    small, large = Place("small", log), TooLarge("large", log)
+    TakeTurns(torch.device("cuda")).join([small, large])
+    log.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        large(torch.zeros(1))
+    small(torch.zeros(1))
+    assert log == [("large", "cuda"), ("large", "cpu"), ("small", "cuda"), ("small", "called")]
+
+
 def test_models_take_turns_with_each_other_until_they_are_gone():
     log: list[tuple[str, str]] = []
     first, second = Place("first", log), Place("second", log)

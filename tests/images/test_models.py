@@ -566,6 +566,19 @@ def test_a_packaged_folder_gets_one_precision_wherever_it_is_loaded(pipelines, t
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs a C++ compiler")
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_a_compiled_denoiser_whose_rows_are_apart_makes_the_same_latents(folders, models, name, monkeypatch):
+    compiled = load_model(str(folders[name]), CPU, compiled=True)
+    monkeypatch.setattr("playground.images.models.usual_threads", lambda: 2)
+    compiled.denoiser.apart = True
+    recipe = TextToImage(prompt="a red cat", w=4.0, steps=3, seed=3)
+    ours, theirs = (generate(recipe, m).latents for m in (compiled, models[name]))
+    assert float((ours - theirs).abs().max()) < 1e-4 * max(1.0, float(theirs.std()))
+    assert compiled.denoiser._compiled_for == {(1, 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU needs a C++ compiler")
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
 def test_a_compiled_denoiser_makes_the_same_latents(folders, models, name):
     compiled = load_model(str(folders[name]), CPU, compiled=True)
     assert compiled.denoiser.compiled

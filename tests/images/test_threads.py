@@ -17,6 +17,7 @@ from playground.images.models import load_model
 from playground.images.prompt_to_prompt import PromptToPrompt, edit_prompt
 from playground.images.text_to_image import generate
 from playground.recipes import TextToImage
+from playground.reuse import Prefixes
 
 NAMES = ("sd1", "sd2", "sdxl", "sd3")
 
@@ -25,6 +26,7 @@ NAMES = ("sd1", "sd2", "sdxl", "sd3")
 def four_threads(monkeypatch):
     """As on a machine with four CPU threads, whatever the tests run on."""
     crew, before = ThreadPoolExecutor(3), torch.get_num_threads()
+    torch.set_num_threads(4)
     monkeypatch.setattr(devices, "usual_threads", lambda: 4)
     monkeypatch.setattr(models_module, "usual_threads", lambda: 4)
     monkeypatch.setattr(devices, "_crew", lambda: crew)
@@ -78,6 +80,20 @@ def test_a_run_is_the_same_and_has_an_identity_of_its_own(model):
     assert model.denoiser.identity != before
 
 
+def test_steps_are_taken_over_to_the_bit(model):
+    model.denoiser.apart, model.denoiser.row_threads = True, 1
+    recipe, prefixes = TextToImage(prompt="a red cat", steps=10, w=4.0, seed=3), Prefixes()
+    times = recipe.plan(model.denoiser.schedule).rows[0].times
+
+    def until(step):
+        return recipe.but(low=(times[step - 1] + times[step]) / 2)
+
+    generate(until(8), model, prefixes=prefixes)
+    again = generate(until(6), model, prefixes=prefixes)
+    assert again.taken_over == 6
+    assert torch.equal(again.latents, generate(until(6), model).latents)
+
+
 def test_gradients_are_followed_through_rows_together(model, monkeypatch):
     denoiser = model.denoiser
     denoiser.apart = True
@@ -99,18 +115,20 @@ def test_edits_of_the_attention_see_all_rows(models, large_models, four_threads,
     finally:
         model.denoiser.apart = False
     assert torch.equal(made.latents, plain.latents)
-    assert not hasattr(model.denoiser.network, "looked_into")
+    assert not model.denoiser.network.looked_into
 
 
 def test_short_memory_in_one_part_halves_the_batch(folders, four_threads, monkeypatch):
     recipe = TextToImage(model="emoji", prompt="a red cat", steps=2, w=4.0)
     with closing(Backend({"emoji": str(folders["sd1"])}, choose_device("cpu"))) as backend:
         denoiser = backend.model("emoji").denoiser
-        denoiser.apart, forward, refused = True, denoiser._forward, []
+        denoiser.apart, forward, refused, lock = True, denoiser._forward, [], threading.Lock()
 
         def short(x, t, condition):
-            if not refused:
-                refused.append(len(x))
+            with lock:
+                first = not refused
+                refused.extend([len(x)] * first)
+            if first:
                 raise torch.OutOfMemoryError("out of memory")
             return forward(x, t, condition)
 

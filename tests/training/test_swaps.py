@@ -53,6 +53,13 @@ def test_only_what_the_verifier_can_read_is_judged_and_by_its_own_noun(models, m
     assert swaps.summary(found).there == 0.5
 
 
+def test_the_summary_is_over_all_swaps():
+    one, other = (swaps.Swap(Ask("a cat", ("cat",)), Ask("a dog", ("dog",)), seed) for seed in (0, 1))
+    found = [swaps.Judged(one, True, 0.1, 0.4), swaps.Judged(other, False, 0.3, 0.4)]
+    assert swaps.summary(found) == swaps.Summary(2, 0.5, pytest.approx(0.5), 0.5)
+    assert swaps.summary([]).there == 0
+
+
 def test_the_place_of_the_nouns_is_where_they_attend(models):
     recipe = PromptToPrompt(prompt="a cat", edits=("a dog",), steps=3)
     result = edit_prompt(recipe, models["sd1"])

@@ -11,7 +11,10 @@ let rows = [];
 let held = null; // the word that was clicked, as { row, token }
 let hovered = null;
 
-/** The map of a token: { cells, height, width, top }, averaged over steps or of one. */
+/**
+ * The map of a token: { cells, height, width, top }, averaged over steps or of one. Steps that did not ask the prompt
+ * have zeros and are not averaged over. `top` is the strongest cell by size: a weight can make attention negative.
+ */
 function mapOf(row, token) {
   const maps = buffer.data?.[kindBox.value + ' ' + gridBox.value];
   if (!maps) return null;
@@ -19,12 +22,18 @@ function mapOf(row, token) {
   if (token >= tokens || row >= count) return null;
   const chosen = mean.checked ? [...Array(steps).keys()] : [Math.min(Number(stepBar.value), steps) - 1];
   const cells = new Float32Array(places);
+  let asked = 0;
   for (const step of chosen) {
-    const start = ((step * count + row) * places) * tokens + token;
-    for (let k = 0; k < places; k++) cells[k] += maps.data[start + k * tokens] * maps.scale / chosen.length;
+    const start = ((step * count + row) * places) * tokens;
+    const end = start + places * tokens;
+    if (!maps.data.subarray(start, end).some(cell => cell !== 0)) continue;
+    asked += 1;
+    for (let k = 0; k < places; k++) cells[k] += maps.data[start + token + k * tokens] * maps.scale;
   }
+  if (asked) for (let k = 0; k < places; k++) cells[k] /= asked;
   const [height, width] = gridBox.value.split('x').map(Number);
-  return { cells, height, width, top: Math.max(...cells, 1e-9) };
+  const strongest = cells.reduce((most, cell) => Math.abs(cell) > Math.abs(most) ? cell : most, 0);
+  return { cells, height, width, strongest, top: Math.max(Math.abs(strongest), 1e-9) };
 }
 
 /** One map as a small canvas; strength is opacity over a picture, or grey on a sheet. */
@@ -34,12 +43,12 @@ function paint(canvas, map, over) {
   const context = canvas.getContext('2d');
   const image = context.createImageData(map.width, map.height);
   map.cells.forEach((cell, k) => {
-    const share = Math.max(0, cell / map.top);
-    // A warm colour that shows on every picture, dark where nothing is attended.
+    const share = Math.abs(cell) / map.top;
+    // A warm colour that shows on every picture, dark where nothing is attended; a cold one for negative attention.
     const [r, g, b, a] = over
       ? [255 * share, 200 * share * share, 40, 235 * (0.75 - 0.45 * share)]
       : [255 * Math.sqrt(share), 210 * share, 90 * share * share, 255];
-    image.data.set([r, g, b, a], 4 * k);
+    image.data.set(cell < 0 ? [b, g, r, a] : [r, g, b, a], 4 * k);
   });
   context.putImageData(image, 0, 0);
   counters.draws += 1;
@@ -63,7 +72,7 @@ function draw() {
   else if (chosen) {
     const token = value.rows[chosen.row].tokens[chosen.token];
     const map = mapOf(chosen.row, chosen.token);
-    about.textContent = '“' + token.text + '”: strongest ' + (map ? map.top.toFixed(3) : '–') + ' of a place’s attention'
+    about.textContent = '“' + token.text + '”: strongest ' + (map ? map.strongest.toFixed(3).replace('-', '−') : '–') + ' of a place’s attention'
       + (token.reads ? ' · ' + token.reads : '');
   } else about.textContent = value.note ?? '';
 }
