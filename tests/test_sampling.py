@@ -332,6 +332,28 @@ class Doubles(Control):
         return 2 * x if step == STEPS - 1 else x
 
 
+class Moves(Control):
+    """Adds a value to x after the third step."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def after_step(self, plan_rows, step, x, s):
+        return x + self.value if step == 2 else x
+
+
+@pytest.mark.parametrize("solver", ["ddim", "euler", "dpmpp_2m", "dpmpp_3m", "dpmpp_2s", "unipc"])
+def test_what_a_control_has_moved_stays_moved(solver):
+    """With the data always at one place, x_s - x_t sigma_s/sigma_t does not depend on x."""
+    path, times = VP(), (1.0, 0.8, 0.6, 0.45, 0.3, 0.15)
+    seen = {}
+    for value in (0.0, 0.7):
+        controls = [Says(0.3, [0]), Moves(value)]
+        seen[value] = run(Plan((row(solver=solver, times=times),)), Toy(path), controls).x
+    ratio = float(path.sigma(times[-1]) / path.sigma(times[3]))
+    torch.testing.assert_close(seen[0.7] - seen[0.0], torch.full((1, 3), 0.7 * ratio), rtol=0, atol=1e-5)
+
+
 def test_controls_act_in_the_given_order():
     plain = run(Plan((row(),)), Toy()).x
     torch.testing.assert_close(run(Plan((row(),)), Toy(), [Adds(1.0), Doubles()]).x, 2 * (plain + 1))

@@ -67,8 +67,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "own_cross": ((1, 4, 0.3),),
     },
     "Refine by place": {
-        "prompt": "a castle next to a river",
-        "edits": ("a castle next to a snowy river", "a castle next to a rainy river"),
+        "prompt": "a castle",
+        "edits": ("a castle in the snow", "a castle at sunset"),
     },
     "Refine by style": {
         "prompt": "a castle next to a river",

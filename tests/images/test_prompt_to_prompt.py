@@ -8,6 +8,7 @@ import torch
 from playground.errors import ModelError, RecipeError
 from playground.guidance import RULES
 from playground.images.attention import AttentionEdits
+from playground.images.models import load_model
 from playground.images.prompt_to_prompt import (
     PromptToPrompt,
     attention_arrays,
@@ -18,6 +19,7 @@ from playground.images.prompt_to_prompt import (
 from playground.images.text_to_image import generate, run
 from playground.recipes import TextToImage
 from playground.reuse import Prefixes
+from playground.solvers import SOLVERS
 
 STEPS = 5
 RECIPE = PromptToPrompt(
@@ -33,9 +35,15 @@ RECIPE = PromptToPrompt(
 OFF = {"cross": 0.0, "self_fraction": 0.0}
 
 
-@pytest.fixture(params=["sd1", "sd2", "sdxl"])
-def model(request, models, large_models):
-    return (models | large_models)[request.param]
+@pytest.fixture(scope="module")
+def every_model(models, large_models, sd2_folder):
+    """Random models of each family with cross-attention, and the one that ships."""
+    return models | large_models | {"sd2 layout": load_model(str(sd2_folder)), "bundled": load_model()}
+
+
+@pytest.fixture(params=["sd1", "sd2", "sd2 layout", "sdxl", "bundled"])
+def model(request, every_model):
+    return every_model[request.param]
 
 
 def unedited(recipe, model):
@@ -80,11 +88,36 @@ def test_nothing_switched_on_is_the_plain_batch(model):
         assert (latents - alone).norm() <= 1e-4 * alone.norm()
 
 
+def test_nothing_switched_on_hands_every_attention_on_as_it_is(model, monkeypatch):
+    same = []
+    for name in ("cross", "self_attention"):
+        inner = getattr(AttentionEdits, name)
+
+        def noted(self, probabilities, inner=inner):
+            made = inner(self, probabilities)
+            same.append(made is probabilities)
+            return made
+
+        monkeypatch.setattr(AttentionEdits, name, noted)
+    edit_prompt(RECIPE.but(**OFF, edits=("a red dog", "a green cat")), model)
+    assert same and all(same)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_edits_and_leaves_the_source_alone(models, solver):
+    recipe = RECIPE.but(solver=solver, grid="trailing", edits=("a red dog", "a red cat"), blend=((0, 2), (1, 2)))
+    made, plain = edit_prompt(recipe, models["sd1"]), unedited(recipe, models["sd1"])
+    assert torch.equal(made.latents[0], plain.latents[0]) and torch.equal(made.latents[2], made.latents[0])
+    assert bool(made.latents.isfinite().all()) and not torch.equal(made.latents[1], made.latents[0])
+
+
 # 4: sums
 
 
-def test_rows_add_up_to_one_before_an_edit_and_after_replace(model):
-    made = edit_prompt(RECIPE.but(edits=("a red dog",), method="replace"), model)
+@pytest.mark.parametrize("edit", ["a red dog", "a red c", "a cat"])
+def test_rows_add_up_to_one_before_an_edit_and_after_replace(model, edit):
+    made = edit_prompt(RECIPE.but(edits=(edit,), method="replace"), model)
+    assert torch.allclose(made.alignments[0].matrix.sum(1), torch.ones(len(made.alignments[0].own)))
     for step in range(STEPS):
         maps = made.maps(step)
         for grid, before in maps.before.items():
@@ -98,6 +131,24 @@ def test_weights_keep_the_sum_only_when_renormalised(models, renormalise, kept):
     after = edit_prompt(recipe, models["sd1"]).maps(0).after
     after = next(iter(after.values()))[1].float().sum(-1)
     assert torch.allclose(after, torch.ones_like(after), atol=5e-3) == kept
+
+
+@pytest.mark.parametrize(("weight", "divided"), [(-2.0, False), (-1.0, False), (6.0, True)])
+def test_what_adds_up_to_less_than_nothing_is_not_divided(models, weight, divided):
+    """Divided by a negative sum, every word would change its sign: one that is turned down is turned up."""
+    (edit,) = edits_of(RECIPE.but(weights=((1, 2, weight),), renormalise="yes"), models["sd1"].text)
+    value = torch.full((1, 1, len(edit.weights)), 0.1 / len(edit.weights))
+    tokens = list(edit.alignment.target[2].tokens)
+    value[..., tokens] = 0.9 / len(tokens)
+    made = AttentionEdits._weighted(edit, value)
+    scale = (value * edit.weights).sum() if divided else 1.0
+    torch.testing.assert_close(made, value * edit.weights / scale)
+
+
+def test_renormalising_nothing_repeats_nothing(models):
+    model, prefixes = models["sd1"], Prefixes()
+    edit_prompt(RECIPE, model, prefixes)
+    assert edit_prompt(RECIPE.but(renormalise="yes"), model, prefixes).taken_over == STEPS
 
 
 # 5 and 6: what an edit does to the maps
@@ -175,6 +226,19 @@ def last(events):
     for event in events:  # noqa: B007
         pass
     return event
+
+
+def test_a_word_that_is_turned_down_is_blended_where_it_is(models):
+    """The mask is that of the word's place, however much of it is taken."""
+    recipe, masks = RECIPE.but(blend=((0, 2), (1, 2)), threshold=0.9, steps=1), []
+    for weight in (1.0, 0.0, -2.0):
+        made = control_of(recipe.but(weights=((1, 2, weight),)), models["sd1"])
+        object.__setattr__(made.blend, "start", 0)
+        masks.append(last(run(recipe, models["sd1"], [made])).trace[0].noted[0].mask)
+    # The first layer's maps do not depend on the weight, later ones' a little.
+    for mask in masks[1:]:
+        assert bool(mask[1].any())
+        assert (mask != masks[0]).float().mean() < 0.1
 
 
 def test_outside_the_mask_the_edit_is_the_source(model):
@@ -262,10 +326,19 @@ def test_self_attention_is_copied_up_to_a_quarter_of_the_latents(models, size):
 # 9: the maps are those of the network
 
 
-def test_kept_maps_are_those_of_a_brute_force_capture(model):
+@pytest.mark.parametrize("edit", ["a red dog", "a big red dog"])
+def test_kept_maps_are_those_of_a_brute_force_capture(model, edit, monkeypatch):
     """The probabilities that the layers compute, taken from the queries and keys with hooks."""
-    recipe = RECIPE.but(**OFF, w=1.0, steps=1)
-    found, handles, held = [], [], {}
+    word = len(edit.split()) - 1
+    recipe = RECIPE.but(edits=(edit,), cross=1.0, weights=((1, word, 3.0),), steps=1)
+    found, handles, held, asked = [], [], {}, []
+    during = AttentionEdits.during_call
+
+    def noted(self, who):
+        asked[:] = who
+        return during(self, who)
+
+    monkeypatch.setattr(AttentionEdits, "during_call", noted)
     for name, layer in model.denoiser.network.named_modules():
         if name.endswith(".attn2"):
             for part in ("to_q", "to_k"):
@@ -279,7 +352,8 @@ def test_kept_maps_are_those_of_a_brute_force_capture(model):
             def done(module, inputs, output, name=name):
                 heads = module.heads
                 q, k = (held[name, p].unflatten(-1, (heads, -1)).transpose(1, 2) for p in ("to_q", "to_k"))
-                found.append(torch.softmax(q @ k.mT * module.scale, -1).mean(1))
+                places = {a.row: i for i, a in enumerate(asked) if a.role == "cond"}
+                found.append(torch.softmax(q @ k.mT * module.scale, -1)[[places[0], places[1]]].float())
 
             handles.append(layer.register_forward_hook(done))
     try:
@@ -287,9 +361,16 @@ def test_kept_maps_are_those_of_a_brute_force_capture(model):
     finally:
         for handle in handles:
             handle.remove()
+    (alignment,) = made.alignments
+    weights = torch.ones(len(alignment.own))
+    weights[list(alignment.target[word].tokens)] = 3.0
     for (height, width), before in made.maps(0).before.items():
-        expected = torch.stack([p for p in found if p.shape[1] == height * width]).mean(0)
-        assert torch.allclose(before.float(), expected, atol=1e-3)
+        layers = torch.stack([p for p in found if p.shape[2] == height * width])
+        assert torch.allclose(before.float(), layers.mean((0, 2)), atol=1e-3)
+        edited = layers.clone()
+        taken = torch.where(alignment.own, layers[:, 1], layers[:, 0] @ alignment.matrix)
+        edited[:, 1] = taken * weights
+        assert torch.allclose(made.maps(0).after[height, width].float(), edited.mean((0, 2)), atol=2e-3)
 
 
 # The machinery
