@@ -19,6 +19,8 @@ from playground.errors import ModelError
 from playground.fields import Count
 from playground.grids import make_grid
 from playground.guidance import RULES
+from playground.images.cohorts import Cohort, draw
+from playground.images.comparison import Comparison, compare, converge
 from playground.images.models import Autoencoder, TakeTurns, load_model, readings, take_turns
 from playground.images.text_to_image import (
     Generated,
@@ -178,6 +180,25 @@ def test_prompts_are_composed_of_parts(large_models, name):
     parts = [(1.0, "a red cat"), (0.5, "a dog"), (-1.0, "a green dog")]
     expected = u + sum(weight * (asked(prompt) - u) for weight, prompt in parts)
     torch.testing.assert_close(record.cond, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_comparisons_of_solvers_are_the_runs_they_stand_for(large_models, name):
+    model = large_models[name]
+    recipe = Comparison(prompt="a red cat", solvers=("ddim", "dpmpp_2m"), budgets=(3, 5), w=3, seed=5)
+    result = compare(recipe, model)
+    assert [(c.solver, c.steps) for c in result.run_cells] == [
+        (solver, steps) for solver in recipe.solvers for steps in recipe.budgets
+    ]
+    for cell, latents in zip(result.run_cells, result.latents, strict=True):
+        single = TextToImage(prompt="a red cat", solver=cell.solver, steps=cell.steps, w=3, seed=5)
+        alone = generate(single, model).latents[0]
+        assert float((latents - alone).norm()) < 1e-3 * float(alone.norm())
+    (reference,) = recipe.references().values()
+    assert bool(converge(reference, model).latents.isfinite().all())
+    drawn = draw(Cohort.of(single, solver="ancestral", steps=3, pictures=2), model)
+    alone = generate(single.but(solver="ancestral", steps=3, seed=6), model).latents[0]
+    assert float((drawn.latents[1] - alone).norm()) < 1e-3 * float(alone.norm())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,8 +1,12 @@
 import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -515,6 +519,28 @@ def test_names_that_the_file_system_refuses_are_no_models(path):
         locate(path)
     assert is_a_sentence(str(caught.value))
     assert len(str(caught.value)) < 120
+
+
+CACHED = """
+import sys
+from playground.images.models import load_model
+here, there = (load_model(name) for name in sys.argv[1:])
+print(there.name, here.denoiser.identity == there.denoiser.identity)
+"""
+
+
+def test_a_model_of_the_hub_is_loaded_by_its_id(folders, tmp_path):
+    """From the hub's own cache, as it is after a download."""
+    cache = tmp_path / "models--somebody--tiny"
+    shutil.copytree(folders["sd1"], cache / "snapshots" / "0123abcd")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("0123abcd")
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CACHED, str(folders["sd1"]), "somebody/tiny"],
+        env=environment, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.stdout.split() == ["somebody/tiny", "True"], done.stderr
 
 
 def test_any_text_may_be_asked_whether_it_is_a_hub_id():
