@@ -247,24 +247,24 @@ def error_of(name, grid, end, table=TABLE):
 
 
 @pytest.mark.parametrize(
-    ("name", "counts", "tolerance"),
+    ("name", "counts"),
     [
-        ("diffusers:deis", (20, 40, 80), 0.25),
-        ("diffusers:lms", (20, 40, 80), 0.4),
-        ("diffusers:kdpm2", (10, 20, 40), 0.15),
-        ("diffusers:dpmpp_3s", (36, 72), 0.3),
+        ("diffusers:deis", (20, 40)),  # beyond that the float32 of its coefficients shows
+        ("diffusers:lms", (60, 120, 240)),
+        ("diffusers:kdpm2", (10, 20, 40)),
+        ("diffusers:dpmpp_3s", (60, 120, 240)),  # whole steps of three
     ],
 )
-def test_order_is_the_one_declared(name, counts, tolerance):
+def test_order_is_the_one_declared(name, counts):
     levels = [torch.logspace(np.log10(3), np.log10(0.3), n + 1, dtype=torch.float64) for n in counts]
     errors = [error_of(name, [*TABLE.t_at_ratio(v).tolist(), 0.0], len(v) - 1) for v in levels]
-    assert abs(fitted_order(counts, errors) - ADAPTED[name].order) < tolerance
+    assert abs(fitted_order(counts, errors) - ADAPTED[name].order) < 0.15
 
 
 def test_order_of_pndm_is_the_one_declared():
-    counts = (10, 20, 50, 100)
+    counts = (20, 50, 100)
     errors = [error_of("diffusers:pndm", trailing(TABLE, n).tolist(), n * 4 // 5) for n in counts]
-    assert abs(fitted_order(counts, errors) - ADAPTED["diffusers:pndm"].order) < 0.3
+    assert abs(fitted_order(counts, errors) - ADAPTED["diffusers:pndm"].order) < 0.15
 
 
 def test_coefficients_of_lms_are_integrals_of_lagranges_polynomials():
