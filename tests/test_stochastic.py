@@ -270,8 +270,9 @@ def test_churn_draws_nothing_at_the_noisiest_level():
 # of each give the variance at the end exactly, without any draws.
 
 
-def variance_error(solver, path, times):
-    """Relative error of the variance at the last time, from the exact one at the first."""
+def variance_error(solver, path, times, rest=()):
+    """Relative error of the variance at the last time, from the exact one at the first; the grid goes on with the
+    `rest`, where nobody looks."""
     variance = lambda t: float(path.sigma(t)) ** 2 + float(path.alpha(t)) ** 2 * 0.25  # noqa: E731
     units = len(times)  # x at the start, and one draw of each step
     x = torch.eye(units, dtype=torch.float64)[:, :1]
@@ -281,7 +282,7 @@ def variance_error(solver, path, times):
         return torch.eye(units, dtype=torch.float64)[:, step + 1 : step + 2]
 
     field = ExactField(gaussian(0.25), path, "eps")
-    solver.prepare(times)
+    solver.prepare([*times, *rest])
     answers = integrate(solver, lambda x, t: field.predict(x, t, {}), x, times, noise)[:, 0]
     found = float(answers[0] ** 2 * variance(times[0]) + (answers[1:] ** 2).sum())
     return abs(found / variance(times[-1]) - 1)
@@ -301,6 +302,18 @@ def test_with_noise_the_distribution_converges_with_the_order_told(name, path):
     told = SOLVERS[name].order_with_noise
     wanted = SOLVERS[name].order if told is None else told
     assert fitted_order(counts, errors) == pytest.approx(wanted, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, s in SOLVERS.items() if s.stochastic and s.needs_table and s.order > 1]
+)
+def test_with_noise_the_distribution_of_diffusers_schedulers_converges_with_the_order_told(name):
+    table, counts, errors = Discrete.from_betas(scaled_linear_betas()), (20, 40, 80), []
+    for steps in counts:
+        levels = torch.logspace(math.log10(3), math.log10(0.3), steps + 1, dtype=torch.float64)
+        times = table.t_at_ratio(levels).tolist()
+        errors.append(variance_error(SOLVERS[name](table, None, 1.0), table, times, rest=[0.0]))
+    assert fitted_order(counts, errors) == pytest.approx(SOLVERS[name].order, abs=0.15)
 
 
 @pytest.mark.parametrize("name", ["diffusers:lcm", "diffusers:tcd"])

@@ -555,9 +555,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         runs.then_start(button.click(press, c["model"], [typed, sliders, *fields], **FAST))
 
     # --- the grid of fractions, a run of its own --------------------------------------------------------
-    def run_grid(request: gr.Request, *values: Any):
+    def run_grid(request: gr.Request, number: float, *values: Any):
         try:
-            recipe = read(values)[0].but(crosses=GRID, selves=GRID)
+            recipe = read(values)[0]
+            recipe = recipe.only(min(int(number), len(recipe.edits))).but(crosses=GRID, selves=GRID)
         except PlaygroundError as problem:
             yield {error: lines(str(problem))}
             return
@@ -575,7 +576,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
         yield from beside(backend, recipe, request, "grid", grid_button, error, made)
 
-    grid_button.click(run_grid, controls, [grid, grid_button, error], **RUNNING)
+    grid_button.click(run_grid, [look, *controls], [grid, grid_button, error], **RUNNING)
 
     def pick(event: gr.EventData) -> Any:
         """The fractions of a tile that was clicked."""

@@ -677,6 +677,7 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
                 network.to(device.where)
         if device.offload:
             take_turns([*networks, parts.vae], device.where)
+            _in_tiles(parts.vae)
         if not compiled:
             prepack(denoiser.network)
             prepack(parts.vae)
@@ -701,6 +702,19 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
 
 COMPILED_SIZES = 64
 """Numbers of rows for which a denoiser is compiled: those of a run, a sweep or a comparison, with both branches."""
+
+
+TILE = 64
+"""Latents a side beyond which an offloaded autoencoder works in tiles of so many, which overlap and are blended."""
+
+
+def _in_tiles(autoencoder: Any) -> None:
+    """Let an autoencoder work on a part of a large picture at a time: 1024 pixels in float32 take more memory than
+    any denoiser. Pictures of one tile are as without."""
+    if hasattr(autoencoder, "tile_latent_min_size"):
+        autoencoder.enable_tiling()
+        autoencoder.tile_latent_min_size = TILE
+        autoencoder.tile_sample_min_size = TILE * 2 ** (len(autoencoder.config.block_out_channels) - 1)
 
 
 class TakeTurns:

@@ -108,6 +108,15 @@ class PromptToPrompt(TextToImage):
         again = [0] if any(p == 0 and value != 1 for p, _, value in self.weights) else []
         return [(p, self.cross, self.self_fraction) for p in [0, *range(1, len(self.edits) + 1), *again]]
 
+    def only(self, edit: int) -> Self:
+        """With one of its edits, counted from 1, which becomes the first, and what is said of its words."""
+
+        def kept(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple((min(whose, 1), *rest) for whose, *rest in entries if whose in (0, edit))
+
+        of_words = {name: kept(getattr(self, name)) for name in ("weights", "own_cross", "blend")}
+        return self.but(edits=self.edits[edit - 1 : edit], **of_words)
+
     def prompts(self) -> list[str]:
         """The prompts of all rows."""
         known = [self.prompt, *self.edits]

@@ -571,6 +571,18 @@ def test_taking_turns_changes_nothing_but_the_place(large_folders, large_models,
     assert torch.equal(generate(RECIPE, model).latents, generate(RECIPE, large_models[name]).latents)
 
 
+def test_an_offloaded_autoencoder_works_in_tiles(large_folders):
+    model = load_model(str(large_folders["sdxl"]), Device(torch.device("cpu"), torch.float32, offload=True))
+    network, seen = model.autoencoder.network, []
+    network.decoder.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape[-2:]))
+    network.encoder.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape[-2:]))
+    picture = model.autoencoder.decode(torch.zeros(1, 4, 96, 64))
+    assert picture.shape == (1, 3, 192, 128) and len(seen) > 1 and max(max(size) for size in seen) == 64
+    seen.clear()
+    assert model.autoencoder.encode(picture).shape == (1, 4, 96, 64)
+    assert len(seen) > 1 and max(max(size) for size in seen) == 128
+
+
 def test_offloading_is_for_gpus():
     with pytest.raises(ModelError) as caught:
         choose_device("cpu", offload=True)

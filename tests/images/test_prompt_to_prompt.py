@@ -489,6 +489,20 @@ def test_a_model_without_cross_attention_is_refused(large_models):
         edit_prompt(RECIPE, large_models["sd3"])
 
 
+def test_one_edit_alone_is_what_it_was_among_others(models):
+    recipe = RECIPE.but(
+        edits=("a green cat", "a red dog"),
+        weights=((0, 1, 2.0), (1, 1, 5.0), (2, 2, 3.0)),
+        own_cross=((1, 1, 0.2), (2, 2, 0.4)),
+        blend=((0, 2), (2, 2)),
+    )
+    alone = recipe.only(2)
+    assert (alone.edits, alone.weights) == (("a red dog",), ((0, 1, 2.0), (1, 2, 3.0)))
+    assert (alone.own_cross, alone.blend) == (((1, 2, 0.4),), ((0, 2), (1, 2)))
+    both, one = edit_prompt(recipe, models["sd1"]).latents[2], edit_prompt(alone, models["sd1"]).latents[1]
+    assert (both - one).norm() <= 1e-4 * both.norm()
+
+
 def test_a_grid_of_fractions_is_its_single_runs_and_keeps_no_maps(models):
     model, recipe = models["sd1"], RECIPE.but(steps=4)
     grid = edit_prompt(recipe.but(crosses=(0.0, 0.5, 1.0), selves=(0.0, 1.0)), model)
