@@ -248,7 +248,7 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
         url = Media.url(token, f"picture-{i}.png")
         rows.append({"title": f"{title}: {result.recipe.prompts()[i]}", "url": url, "tokens": chips})
     silent = sum(not result.maps(k).before for k in range(len(result.trace)))
-    note = f"Hover or focus a word. The run and its maps take {result.nbytes / 2**20:.1f} MB of memory."
+    note = f"The run and its maps take {result.nbytes / 2**20:.1f} MB of memory."
     if silent:
         note = f"{silent} of {len(result.trace)} steps did not ask the prompt and have no maps. {note}"
     return {
@@ -287,10 +287,10 @@ def sheet(views: PromptViews, backend: Backend, query: Mapping[str, str]) -> She
     value = attention_value(result, model, "run")
     maps, count = views.packed(ROOM // 2)
     steps = len(result.trace)
-    value["steps"], value["note"] = count, "Hover, focus or click a word."
+    value["steps"], value["note"] = count, ""
     if count < steps:
-        value["note"] += (
-            f" To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps."
+        value["note"] = (
+            f"To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps."
         )
     parts = [Part("Where every word attends", Attention, value)]
     urls = {row["url"] for row in value["rows"]}

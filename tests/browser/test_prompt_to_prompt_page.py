@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 from visiting import until
 
@@ -41,6 +43,14 @@ class Edited:
         expect(self.status).to_contain_text("NFE")
         return found
 
+    def choose(self, name, entry):
+        self.control(name).locator("input").first.click()
+        self.page.get_by_role("option", name=entry, exact=True).click()
+
+    def pixels(self, source):
+        """A picture without the recipe in its file."""
+        return Image.open(io.BytesIO(self.tab.png(source))).tobytes()
+
     def fraction(self, name, value):
         box = self.control(name).locator("input[type=number]").first
         box.fill(f"{value:g}")
@@ -75,6 +85,7 @@ def test_a_words_map_is_laid_over_the_picture_without_a_call(open_tab):
     word.hover()
     expect(at.attention.locator(".row").nth(1).locator("canvas").first).to_be_visible()
     expect(at.attention.locator(".about")).to_contain_text("reads “cat”")
+    expect(at.attention.locator(".note")).to_contain_text(" MB of memory.")
     at.attention.locator(".mean").uncheck()
     for step in (2, 4):
         at.attention.locator(".step").fill(str(step))
@@ -111,6 +122,76 @@ def test_a_word_is_weighed_with_the_keys_and_the_link_restores_it(open_tab):
     expect(again.error).to_be_hidden()
     again.control("edits").locator("textarea").fill("a cat on the grass")
     until(lambda: "weights" not in again.tab.link())
+
+
+@pytest.mark.slow
+def test_how_words_are_aligned_can_be_overridden(open_tab):
+    """A swapped word reads the old one's attention; told that it refines, it is new and keeps its own."""
+    at = open_tab()
+
+    def readers():
+        """Which token of the source each token of the edit reads, as the matrix shows it; None for its own."""
+        columns = at.page.evaluate(
+            """() => {
+                const z = document.querySelector('#p2p-matrix .js-plotly-plot')?.data?.[0].z ?? [[]];
+                return [...z[0]].map((_, j) => [...z].findIndex((row) => row[j] === 1));
+            }"""
+        )
+        return [row if row >= 0 else None for row in columns]
+
+    alignment = at.page.locator("#p2p-alignment")
+    expect(alignment).to_contain_text("replace: words were swapped")
+    expect(alignment).to_contain_text("dog ← “cat”")
+    until(lambda: readers() == [0, 1, 2, 3, 4, 5, 6])
+    at.page.locator("#p2p-edits .word", has_text="dog").click()
+    expect(at.page.locator("#p2p-edits .fresh")).to_be_hidden()
+    before = at.finished()
+    at.choose("method", "refine")
+    after = at.finished(before)
+    expect(alignment).to_contain_text("refine: words were swapped")
+    expect(alignment).to_contain_text("dog new")
+    expect(alignment).to_contain_text("No longer read: cat.")
+    until(lambda: readers() == [0, 1, None, 3, 4, 5, 6])
+    expect(at.page.locator("#p2p-edits .fresh")).to_be_visible()
+    assert at.tab.link()["method"] == "refine"
+    assert at.pixels(after[0]) == at.pixels(before[0])
+    assert at.pixels(after[1]) != at.pixels(before[1])
+
+
+@pytest.mark.slow
+def test_renormalising_changes_what_a_weight_does(open_tab):
+    at = open_tab(edits=["a cat on the grass"], weights=[[1, 4, 5]])
+    before = at.finished()
+    at.choose("renormalise", "yes")
+    after = at.finished(before)
+    assert at.tab.link()["renormalise"] == "yes"
+    assert at.pixels(after[0]) == at.pixels(before[0])
+    assert at.pixels(after[1]) != at.pixels(before[1])
+    at.choose("renormalise", "no")
+    until(lambda: at.pixels(at.finished(after)[1]) == at.pixels(before[1]))
+
+
+@pytest.mark.slow
+def test_an_edit_is_laid_over_its_source(open_tab):
+    at = open_tab(edits=["a dog on the grass", "a bird on the grass"])
+    compare = at.page.locator("#p2p-compare")
+    names = compare.locator(".stage .name")
+    expect(names).to_have_text(["difference", "source", "edit 1"])
+    expect(compare.locator(".left")).to_have_text("source")
+    expect(compare.locator(".caption")).to_contain_text("mean absolute difference from the source: ")
+    for value in (20, 80):
+        compare.get_by_label("Edge between before and after").fill(str(value))
+        # The source is cut off to the right of the edge.
+        expect(compare.locator(".before")).to_have_css("clip-path", f"inset(0px {100 - value}% 0px 0px)")
+    compare.locator(".stage").first.click()
+    expect(compare.locator(".left")).to_have_text("difference")
+    first = compare.locator(".after img").get_attribute("src")
+    look = at.page.locator("#p2p-look input[type=number]")
+    look.fill("2")
+    look.press("Enter")
+    expect(names).to_have_text(["difference", "source", "edit 2"])
+    expect(at.page.locator("#p2p-alignment")).to_contain_text("bird ← “cat”")
+    assert compare.locator(".after img").get_attribute("src") != first
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ const gridBox = find('.grid');
 const kindBox = find('.kind');
 const sheet = find('.sheet');
 const about = find('.about');
+const note = find('.note');
 const buffer = bufferSlot(draw);
 let value = {};
 let rows = [];
@@ -74,7 +75,7 @@ function draw() {
     const map = mapOf(chosen.row, chosen.token);
     about.textContent = '“' + token.text + '”: strongest ' + (map ? map.strongest.toFixed(3).replace('-', '−') : '–') + ' of a place’s attention'
       + (token.reads ? ' · ' + token.reads : '');
-  } else about.textContent = value.note ?? '';
+  } else about.textContent = rows.length ? 'Hover, focus or click a word.' : '';
 }
 
 function makeRow({ title, url, tokens }, index) {
@@ -118,6 +119,8 @@ function load() {
   if (held && (held.row >= rows.length || held.token >= rows[held.row].words.length)) held = null;
   hovered = null;
   find('.rows').replaceChildren(...rows.map(row => row.node));
+  note.textContent = value.note ?? '';
+  note.hidden = !value.note;
   if (value.url) buffer.want(value.url, value.url);
   else buffer.drop();
   draw();
