@@ -26,6 +26,7 @@ ROWS = (1, 2, 16)
 ROUNDS = 7
 ATTENTION = {"sdpa": AttnProcessor2_0, "explicit": AttnProcessor}
 CHOSEN = ("loaded", "sdpa", 0)
+"""As a page calls the denoiser: its rows and threads as loading chose them, whatever number of threads is named."""
 
 
 def plain(model: TextToImageModel, memory_format: torch.memory_format) -> Any:
@@ -61,13 +62,10 @@ def main() -> None:
     def call(rows: int, kind: str, attention: str, count: int) -> float:
         x, t = torch.zeros(rows, *denoiser.shape, device=device.where), torch.full((rows,), 0.5)
         condition = denoiser.encode([""] * rows)
-        chosen = (kind, attention, count) == CHOSEN
-        denoiser.network = formats["loaded" if chosen else kind]
-        denoiser.network.set_attn_processor(
-            processors["loaded" if chosen else kind]["sdpa" if chosen else attention]
-        )
+        denoiser.network = formats[kind]
+        denoiser.network.set_attn_processor(processors[kind][attention])
         began = time.perf_counter()
-        if chosen:
+        if (kind, attention, count) == CHOSEN:
             denoiser.evaluate(x, t, condition)
         else:
             with threads(count):

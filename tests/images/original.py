@@ -193,14 +193,10 @@ def write(folder: Path, file: Path) -> Path:
         tensors |= open_clip(weights_of(folder, "text_encoder_2"), "conditioner.embedders.1.model.")
     else:
         tensors = unet(weights_of(folder, "unet"))
-        encoder = weights_of(folder, "text_encoder")
+        encoder = {name.removeprefix("text_model."): v for name, v in weights_of(folder, "text_encoder").items()}
         if json.loads((folder / "unet" / "config.json").read_text())["use_linear_projection"]:
             # Stable Diffusion 2's has a projection of its encoder too, which is not used.
-            width = encoder[
-                "text_model.final_layer_norm.weight"
-                if "text_model.final_layer_norm.weight" in encoder
-                else "final_layer_norm.weight"
-            ].numel()
+            width = encoder["final_layer_norm.weight"].numel()
             tensors |= open_clip(encoder | {"text_projection.weight": torch.eye(width)}, "cond_stage_model.model.")
         else:
             tensors |= clip(encoder, "cond_stage_model.transformer.")
