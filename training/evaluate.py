@@ -5,12 +5,15 @@
 500 held-out prompts from fixed seeds, a fifth of them with noun-colour or noun-noun pairs that training never saw,
 guidance w = 4, 20 steps. The judge is the scene verifier, whose own error is printed beside it: the ceiling is its
 verdict on the real scenes that the same prompts describe. Prints tables and one line of JSON, and writes both to
-``<work>/evaluation.json`` for the model card.
+``<work>/evaluation.json`` for the model card. The pictures are kept in ``<work>/evaluation``, so an interrupted
+evaluation goes on with the scale of guidance at which it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -85,6 +88,37 @@ class Table:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def drawn(
+    keep: Path, model: sampling.Model, captions: Sequence[str], guidance: float, device: torch.device
+) -> torch.Tensor:
+    """The model's picture of each caption, the seeds counting from 0, in [-1, 1] and 256 levels as they are shown.
+
+    Args:
+        keep: folder of what this model has drawn; what is there already is not drawn again.
+    """
+    asked = hashlib.sha256(json.dumps([list(captions), guidance, STEPS]).encode()).hexdigest()[:16]
+    file = keep / f"{asked}.npy"
+    if not file.exists():
+        with common.autocast(device):
+            seeds = range(len(captions))
+            made = sampling.generate(model, captions, seeds, guidance, STEPS, label=f"w = {guidance:g}")
+        keep.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        with partial.open("wb") as out:
+            np.save(out, common.to_pixels(made).numpy())
+        partial.replace(file)
+    return common.to_signed(torch.from_numpy(np.load(file)))
+
+
+def fingerprint(folder: Path) -> str:
+    """Which weights a model folder draws with."""
+    digest = hashlib.sha256()
+    for part in ("text_encoder", "unet", "vae"):
+        for file in sorted((folder / part).glob("*.safetensors")):
+            digest.update(part.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def seconds_per_picture(model: sampling.Model, repeats: int = 5) -> float:
     """Median time of one guided picture alone, in seconds."""
     times = []
@@ -117,6 +151,11 @@ def main() -> None:
     device = common.prepare(o.threads)
     judge = Verifier.load(o.verifier or o.work / "verifier").to(device)
     model = sampling.Model.load(folder, device)
+    every = o.work / "evaluation"
+    keep = every / fingerprint(folder)
+    for other in every.glob("*"):
+        if other != keep:
+            shutil.rmtree(other)  # of weights that have been trained on since
     examples = prompts(o.prompts)
     scenes_, captions = [e.scene for e in examples], [e.caption for e in examples]
 
@@ -127,8 +166,7 @@ def main() -> None:
             common.psnr(x, model.autoencoder.decode(model.autoencoder.encode(x).latents).sample.clamp(-1, 1).cpu())
             for x in real.to(device).split(32)
         ]
-    with common.autocast(device):
-        made = sampling.generate(model, captions, range(len(captions)), GUIDANCE, STEPS).float()
+    made = drawn(keep, model, captions, GUIDANCE, device)
     verdicts = verifier.check(judge, made, scenes_)
     seen, novel = verdicts, [v for i, v in enumerate(verdicts) if i % NOVEL_EVERY == 0]
     columns = {
@@ -147,8 +185,7 @@ def main() -> None:
     sweep_scenes = [s for s in scenes_[: o.sweep_prompts] for _ in range(o.sweep_pictures)]
     sweep_rows = []
     for scale in SCALES if o.sweep_prompts else ():
-        with common.autocast(device):
-            pictures = sampling.generate(model, sweep_captions, range(len(sweep_captions)), scale, STEPS).float()
+        pictures = drawn(keep, model, sweep_captions, scale, device)
         shares = verifier.summarise(verifier.check(judge, pictures, sweep_scenes))
         spread = diversity(judge, pictures, o.sweep_pictures)
         sweep_rows.append((f"{scale:g}", _percent(shares["noun"]), _percent(shares["all"]), f"{spread:.3f}"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, UNet2DConditionModel
+from tqdm import tqdm
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from training import denoiser
@@ -61,13 +62,15 @@ def generate(
     guidance: float = 4.0,
     steps: int = 20,
     batch: int = 16,
+    label: str | None = None,
 ) -> torch.Tensor:
     """Pictures of captions, [B, 3, 128, 128] in [-1, 1].
 
-    The noise of a picture depends on its seed only. Guidance is w in uncond + w (cond - uncond).
+    The noise of a picture depends on its seed only. Guidance is w in uncond + w (cond - uncond). With a label, a
+    progress bar of that name is shown.
     """
     made = []
-    for start in range(0, len(captions), batch):
+    for start in tqdm(range(0, len(captions), batch), label, unit="batch", disable=label is None):
         texts, numbers = captions[start : start + batch], seeds[start : start + batch]
         shape = (model.unet.config.in_channels, 16, 16)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in numbers]

@@ -7,8 +7,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from training import autoencoder, common, denoiser, package, sampling, scenes, text
+from training import autoencoder, common, denoiser, evaluate, package, sampling, scenes, text
 
 DEVICE = torch.device("cpu")
 
@@ -153,13 +154,17 @@ def test_decoder_training_resumes_and_improves(pictures, tmp_path, monkeypatch):
         assert torch.equal(trained.encoder.state_dict()[name], value)
 
 
-def test_sampling_depends_on_the_seed_and_not_on_the_batch():
+@pytest.fixture(scope="module")
+def model() -> sampling.Model:
     trainer = _trainer()
     with torch.no_grad():  # the output starts at zero, which would hide the prompt
         torch.nn.init.normal_(trainer.unet.conv_out.weight, std=0.1)
-    model = sampling.Model(
+    return sampling.Model(
         trainer.tokenizer, trainer.text_encoder.eval(), trainer.unet.eval(), autoencoder.build(4, 8).eval()
     )
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_batch(model):
     captions = ["a cat", "a dog on the grass", "a cat"]
     together = sampling.generate(model, captions, [1, 2, 3], steps=2)
     alone = sampling.generate(model, captions[1:2], [2], steps=2)
@@ -167,6 +172,38 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch():
     torch.testing.assert_close(together[1:2], alone, atol=1e-3, rtol=0)
     for w in (0.0, 1.0):
         assert sampling.generate(model, captions[:1], [1], guidance=w, steps=2).isfinite().all()
+
+
+def test_an_interrupted_evaluation_keeps_what_was_drawn(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "STEPS", 2)
+    captions = ["a cat", "a dog on the grass"]
+    made = evaluate.drawn(tmp_path / "weights", model, captions, 3.0, DEVICE)
+    assert "w = 3" in capsys.readouterr().err
+    assert made.shape == (2, 3, 128, 128)
+    expected = sampling.generate(model, captions, range(2), 3.0, 2)
+    assert (made - expected).abs().max() <= 1 / 127.5
+
+    def refused(*_, **__):
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(sampling, "generate", refused)
+    assert torch.equal(evaluate.drawn(tmp_path / "weights", model, captions, 3.0, DEVICE), made)
+    for captions_, w, folder in (
+        (captions, 4.0, "weights"),
+        (["a cat"], 3.0, "weights"),
+        (captions, 3.0, "others"),
+    ):
+        with pytest.raises(AssertionError, match="drawn again"):
+            evaluate.drawn(tmp_path / folder, model, captions_, w, DEVICE)
+
+
+def test_weights_tell_model_folders_apart(tmp_path):
+    for name, value in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        save_file({"w": torch.full((2,), value)}, tmp_path / name / "unet" / "model.safetensors")
+    (tmp_path / "b" / "README.md").write_text("A card.")
+    prints = [evaluate.fingerprint(tmp_path / name) for name in "abc"]
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_the_exported_vocabulary_is_the_tokenizers():
