@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
+from difflib import SequenceMatcher
+from math import ceil
 from typing import Any, Literal
 
 import gradio as gr
@@ -35,6 +37,7 @@ from components.widgets import Attention, Compare, Edits, Filmstrip, Save, Stage
 from playground.backend import Backend, Result
 from playground.errors import PlaygroundError, RecipeError
 from playground.images.alignment import Alignment, Method, Word, align, changes, words_of
+from playground.images.attention import MOST_BYTES, SHOWN_GRID, shown_grid
 from playground.images.models import Text, TextToImageModel, Token
 from playground.images.prompt_to_prompt import Prompted, PromptToPrompt
 from playground.sharing.prompts import PromptViews, shown_tokens
@@ -49,15 +52,7 @@ GRID = (0.0, 0.4, 0.8, 1.0)
 """The fractions of the grid, on both axes."""
 
 PLAIN: dict[str, Any] = {
-    "method": "auto",
-    "cross": 0.8,
-    "self_fraction": 0.4,
-    "weights": (),
-    "own_cross": (),
-    "blend": (),
-    "renormalise": "no",
-    "threshold": 0.3,
-    **{name: PromptToPrompt.model_fields[name].default for name in ("seed", "w", "steps", "solver", "grid")},
+    name: PromptToPrompt.model_fields[name].default for name in NAMES if name not in ("model", "prompt", "edits")
 }
 """What a preset leaves as it is at first, so that it shows the same whatever was tried before."""
 PRESETS: dict[str, dict[str, Any]] = {
@@ -142,15 +137,33 @@ def words_in(prompts: list[str], model: TextToImageModel) -> list[list[Word]]:
     return [words_of(prompt, reader.tokens(prompt)) for prompt in prompts]
 
 
+def followed(before: list[list[str]], after: list[list[str]]) -> dict[int, int]:
+    """Where each prompt is after they were typed anew: the source stays the source, and where lines were added or
+    taken away, an edit follows its words."""
+    if len(before) == len(after):
+        return {i: i for i in range(len(after))}
+    found = {0: 0}
+    pairs = [
+        (SequenceMatcher(None, old, new, autojunk=False).ratio(), -abs(i - j), i, j)
+        for i, old in enumerate(before[1:], 1)
+        for j, new in enumerate(after[1:], 1)
+    ]
+    for _, _, i, j in sorted(pairs, reverse=True):
+        if i not in found and j not in found.values():
+            found[i] = j
+    return found
+
+
 def carried(entries: list[Any], before: list[list[str]], after: list[list[str]]) -> list[Any]:
     """(prompt, word, ...) entries for prompts that were typed anew: each follows its word, or goes with it."""
-    kept = []
+    lines_now, kept = followed(before, after), []
     for prompt, word, *rest in entries:
-        if not (prompt < min(len(before), len(after)) and word < len(before[prompt])):
+        line = lines_now.get(prompt)
+        if line is None or prompt >= len(before) or word >= len(before[prompt]):
             continue
-        places = [i for i, text in enumerate(after[prompt]) if text == before[prompt][word]]
+        places = [i for i, text in enumerate(after[line]) if text == before[prompt][word]]
         if places:
-            kept.append([prompt, min(places, key=lambda i: abs(i - word)), *rest])
+            kept.append([line, min(places, key=lambda i: abs(i - word)), *rest])
     return kept
 
 
@@ -249,6 +262,11 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
         rows.append({"title": f"{title}: {result.recipe.prompts()[i]}", "url": url, "tokens": chips})
     silent = sum(not result.maps(k).before for k in range(len(result.trace)))
     note = f"The run and its maps take {result.nbytes / 2**20:.1f} MB of memory."
+    cut = left_out(result, model)
+    if cut:
+        note += (
+            f" Maps of {cut} places are not kept: for all steps they would take more than {MOST_BYTES >> 20} MB."
+        )
     if silent:
         note = f"{silent} of {len(result.trace)} steps did not ask the prompt and have no maps. {note}"
     return {
@@ -258,6 +276,15 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
         "rows": rows,
         "note": note,
     }
+
+
+def left_out(result: Prompted, model: TextToImageModel) -> str:
+    """The finest grid that would be kept, if a run of so many pictures and steps did not take too much memory."""
+    _, height, width = model.denoiser.shape
+    kept = shown_grid(len(result.trace), len(result.pictures), model.text.encoders[0].length)
+    while height * width > SHOWN_GRID:
+        height, width = ceil(height / 2), ceil(width / 2)
+    return f"{height} × {width}" if result.grids and height * width > kept else ""
 
 
 def difference_value(result: Prompted, token: str, number: int) -> dict[str, Any]:
@@ -422,19 +449,24 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return PromptViews(result, lambda make: backend.call(make, recipe.model), shown_now)
 
     # --- one run, from values to views ----------------------------------------------------------------
-    def of_edit(result: Prompted, model: TextToImageModel, token: str, number: int) -> dict[Any, Any]:
-        """What is shown of one edit, beside the source."""
-        if not result.alignments:
-            return {compare: {}, aligned: lines("There is no edited prompt yet."), matrix: None}
-        number = min(max(number, 1), len(result.alignments))
-        alignment, prompts = result.alignments[number - 1], result.recipe.prompts()
-        reader = model.text.encoders[0]
-        source, target = reader.tokens(prompts[0]), reader.tokens(prompts[number])
+    def aligned_now(prompts: list[str], number: int, alignment: Alignment, text: Text) -> dict[Any, Any]:
+        """How one row of a run, from 1, reads the source."""
+        source, target = (text.encoders[0].tokens(prompt) for prompt in (prompts[0], prompts[number]))
         return {
-            compare: difference_value(result, token, number),
             aligned: alignment_chips(alignment, source, target),
             matrix: alignment_matrix(alignment, source, target),
         }
+
+    def of_edit(result: Prompted, model: TextToImageModel, token: str, number: int) -> dict[Any, Any]:
+        """What is shown of one edit, beside the source."""
+        if not result.alignments:
+            return {compare: {}, **nothing_aligned("There is no edited prompt yet.")}
+        number = min(max(number, 1), len(result.alignments))
+        how = aligned_now(result.recipe.prompts(), number, result.alignments[number - 1], model.text)
+        return {compare: difference_value(result, token, number), **how}
+
+    def nothing_aligned(why: str) -> dict[Any, Any]:
+        return {aligned: lines(why), matrix: None}
 
     def show(event: Result, recipe: PromptToPrompt, visitor: str, row_now: float, number: float) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
@@ -520,6 +552,24 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     c["method"].change(realigned, controls, sliders, **FAST)
 
+    def align_now(number: float, *values: Any) -> dict[Any, Any]:
+        """How the prompts are aligned is known before anything has run, and for prompts that cannot run."""
+        try:
+            recipe = recipe_of(values)
+            text = backend.model(recipe.model).text
+            rows = recipe.lines()
+            if len(rows) < 2:
+                return nothing_aligned("There is no edited prompt yet.")
+            row = min(max(int(number), 1), len(rows) - 1)
+            prompts = recipe.prompts()
+            alignment = align(prompts[0], prompts[row], text, recipe.method if rows[row][0] else "replace")
+            return aligned_now(prompts, row, alignment, text)
+        except PlaygroundError as problem:
+            return nothing_aligned(str(problem))
+
+    reread = [*prompts_changed, c["method"].change]
+    gr.on(reread, align_now, [look, *controls], [aligned, matrix], trigger_mode="always_last", **FAST)
+
     newest: dict[str, int] = {}  # per visitor, the number of the newest edit that has arrived
 
     def edited(request: gr.Request, event: gr.EventData) -> Any:
@@ -572,11 +622,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             )
             fractions = ("cross", "self_fraction")
             tiles["of"] = {n: v for n, v in zip(NAMES, values, strict=True) if n not in fractions}
+            tiles["of"]["look"] = number
             return {grid: tiles}
 
         yield from beside(backend, recipe, request, "grid", grid_button, error, made)
 
-    grid_button.click(run_grid, [look, *controls], [grid, grid_button, error], **RUNNING)
+    ran = grid_button.click(run_grid, [look, *controls], [grid, grid_button, error], **RUNNING)
 
     def pick(event: gr.EventData) -> Any:
         """The fractions of a tile that was clicked."""
@@ -586,7 +637,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     pair = [c["cross"], c["self_fraction"]]
     runs.then_start(grid.pick(pick, None, pair, **(FAST | {"trigger_mode": "multiple"})))
-    gr.on([x.change for x in controls], None, [*controls, grid], grid, js=mark_script(NAMES), **FAST)
+    settings, mark = [*controls, look], mark_script([*NAMES, "look"])
+    gr.on([x.change for x in settings], None, [*settings, grid], grid, js=mark, **FAST)
+    ran.then(None, [*settings, grid], grid, js=mark, **FAST)  # they may have moved while it was made
 
     # --- looking closer at a finished run ---------------------------------------------------------------
     def look_at(token: str, row_now: float, number: float) -> Any:
@@ -631,6 +684,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     opened = opens(restore, None, [*controls, typed, sliders, words, told], **FAST)
     runs.then_open(opened)
+    opened.then(align_now, [look, *controls], [aligned, matrix], **FAST)
     c["model"].input(lambda name: word_list(backend.model(name)), c["model"], words, **FAST)
 
     def left(request: gr.Request) -> None:

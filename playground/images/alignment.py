@@ -93,8 +93,8 @@ def align(source: str, target: str, text: Text, method: Method | Literal["auto"]
     Args:
         source, target: the prompts.
         text: the encoder that reads them.
-        method: replace swaps words, and each target token reads its counterpart; refine adds words, which keep
-            their own attention.
+        method: replace swaps words, and each target token reads its counterpart, an added word that of the word
+            behind it; refine adds words, which keep their own attention.
 
     Raises:
         RecipeError: when one of them is longer than the model's context.
@@ -160,6 +160,7 @@ def _replace(source: list[Word], target: list[Word], matrix: Tensor, own: Tensor
                 segments += [([a], [b]) for a, b in zip(source[i:i2], target[j:j2], strict=True)]
             else:
                 segments.append((source[i:i2], target[j:j2]))
+        segments = _shared(segments)
     for old, new in segments:
         before = [t for word in old for t in word.tokens]
         after = [t for word in new for t in word.tokens]
@@ -172,6 +173,30 @@ def _replace(source: list[Word], target: list[Word], matrix: Tensor, own: Tensor
         else:
             # Every source token's share is spread evenly, so that the shares of a row still add up to 1.
             matrix[torch.tensor(before)[:, None], torch.tensor(after)[None]] = 1.0 / len(after)
+
+
+def _shared(segments: list[tuple[list[Word], list[Word]]]) -> list[tuple[list[Word], list[Word]]]:
+    """Without segments of added words alone: those share what the next word reads, or the last one's at the end.
+
+    Kept to themselves, they would attend beside words that already take all of the source's attention.
+    """
+    made: list[tuple[list[Word], list[Word]]] = []
+    waiting: list[Word] = []
+    for old, new in segments:
+        if old and new:
+            made.append((old, waiting + new))
+            waiting = []
+        elif old:
+            made.append((old, new))
+        else:
+            waiting = waiting + new
+    if waiting:
+        last = next((k for k in reversed(range(len(made))) if made[k][1]), None)
+        if last is None:
+            made.append(([], waiting))
+        else:
+            made[last] = (made[last][0], made[last][1] + waiting)
+    return made
 
 
 def _refine(
@@ -215,8 +240,9 @@ def _frame(
     """Begin, end and padding tokens, and whatever belongs to no word: each reads the one at the same place,
     counted from the beginning before the words' end and from there behind it.
 
-    Where the target has more of them, the further ones share the source's last one in replace, so that what a place
-    attends to still adds up to 1, and keep their own attention in refine.
+    In replace, what a place attends to still adds up to 1: where the target has more of them, the further ones
+    share the source's last one; where it has fewer, its last one reads all that are left. In refine, the further
+    ones keep their own attention, and what is left is not read: a token reads one of the source or none.
     """
 
     def rest(tokens: Sequence[Token], words: list[Word]) -> tuple[list[int], list[int]]:
@@ -234,5 +260,6 @@ def _frame(
             matrix[before[-1], sharing] = 1.0 / len(sharing)
         else:
             own[further] = True
-        for i in before[len(after) :]:
-            matrix[i, after[-1] if after else 0] = 1.0
+        if method == "replace":
+            for i in before[len(after) :]:
+                matrix[i, after[-1] if after else 0] = 1.0

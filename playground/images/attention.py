@@ -32,12 +32,20 @@ SELF_GRID = 16
 """Self-attention is copied on grids of at most this many queries a side, or a quarter of the latents' side if that
 is more: the paper's 16 of Stable Diffusion's 64. Finer ones hold texture, not layout."""
 
-SMALLEST_SUM = 0.05
-"""Weighted attention whose sum is below this is not divided by it: the quotient would say nothing, or turn the sign
-of every word."""
-
 SHOWN_GRID = 32 * 32
 """Maps are kept for looking at on grids of at most this many queries."""
+
+MOST_BYTES = 2**27
+"""What the kept maps of a run may take together."""
+
+
+def shown_grid(steps: int, rows: int, tokens: int) -> int:
+    """The most queries of a grid whose maps are kept, so that those of a whole run take at most `MOST_BYTES`."""
+    queries = SHOWN_GRID
+    # Two kinds of map of two bytes a number; grids of a quarter, a sixteenth, ... of the queries come on top.
+    while queries > 1 and steps * rows * tokens * 4 * queries * 4 / 3 > MOST_BYTES:
+        queries //= 4
+    return queries
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,8 @@ class Edit:
         cross: [L] per token of the row, the steps (from the first) in which it reads the source's attention.
         self_steps: the steps in which self-attention is the source's.
         weights: [L] factor of each token's attention (1: as it is).
-        renormalise: whether the weighted attention is divided by its sum.
+        renormalise: whether the weighted attention is divided by the sum of its sizes: by its sum, where no weight
+            is negative.
     """
 
     alignment: Alignment
@@ -107,6 +116,7 @@ class AttentionEdits(Control):
         edits: one per row after the first.
         blend: the local blend, if any.
         keeps: whether the maps are kept.
+        shown: the most queries of a grid whose maps are kept. The local blend takes them wherever they are.
 
     Raises:
         ModelError: for a network without cross-attention layers.
@@ -119,6 +129,7 @@ class AttentionEdits(Control):
         edits: Sequence[Edit],
         blend: Blend | None = None,
         keeps: bool = True,
+        shown: int = SHOWN_GRID,
     ):
         self.layers = {
             name: layer for name, layer in network.named_modules() if name.endswith((".attn1", ".attn2"))
@@ -129,6 +140,7 @@ class AttentionEdits(Control):
             )
         self.network = network
         self.latent, self.edits, self.blend, self.keeps = latent, list(edits), blend, keeps
+        self.shown = shown
         height, width = (max(SELF_GRID, math.ceil(side / 4)) for side in latent)
         self.self_grid = height * width
         self.rows = len(self.edits) + 1
@@ -172,8 +184,9 @@ class AttentionEdits(Control):
 
     def reads(self, step: int) -> Hashable:
         blend = self.blend
-        chosen = None if blend is None else (blend.tokens, blend.threshold, step >= blend.start)
-        return tuple(edit.reads(step) for edit in self.edits), chosen, self.keeps
+        # The threshold matters once it is compared with; what is attended to before is collected without it.
+        chosen = None if blend is None else (blend.tokens, blend.threshold if step >= blend.start else None)
+        return tuple(edit.reads(step) for edit in self.edits), chosen, self.shown if self.keeps else None
 
     def remember(self) -> Any:
         return self._total
@@ -250,8 +263,9 @@ class AttentionEdits(Control):
         if bool((edit.weights != 1).any()):
             value = value * edit.weights.to(value.device)
             if edit.renormalise:
-                total = value.sum(-1, keepdim=True)
-                value = value / torch.where(total > SMALLEST_SUM, total, 1.0)
+                # Of sizes: with a negative weight, the sum itself may be next to nothing or turn every sign.
+                total = value.abs().sum(-1, keepdim=True)
+                value = value / torch.where(total > 0, total, 1.0)
         return value
 
     # --- after a call ---------------------------------------------------------------------------------
@@ -263,7 +277,8 @@ class AttentionEdits(Control):
             grid: tuple(torch.stack(part).mean(0) for part in zip(*pairs, strict=True))
             for grid, pairs in self._sums.items()
         }
-        kept, self._noted_step = means if self.keeps else {}, step
+        kept = {g: m for g, m in means.items() if self.keeps and g[0] * g[1] <= self.shown}
+        self._noted_step = step
         self._noted = Maps(
             {grid: before.half().cpu() for grid, (before, _, _) in kept.items()},
             {grid: after.half().cpu() for grid, (_, after, _) in kept.items()},

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field, model_validator
 
 from playground.errors import RecipeError
-from playground.guidance import RULES
+from playground.guidance import RULES, Composed
 from playground.images.alignment import Alignment, Word, align
-from playground.images.attention import AttentionEdits, Blend, Edit, Maps
+from playground.images.attention import AttentionEdits, Blend, Edit, Maps, shown_grid
 from playground.images.models import Text, TextToImageModel
 from playground.images.text_to_image import Generated, Progress
 from playground.images.text_to_image import run as run_rows
@@ -71,7 +71,7 @@ class PromptToPrompt(TextToImage):
         (), title="weights of words", max_length=16, description="(prompt, word, factor of its attention)"
     )
     renormalise: Literal["no", "yes"] = Field(
-        "no", title="renormalise", description="divide weighted attention by its sum, so that it adds up to 1 again"
+        "no", title="renormalise", description="divide weighted attention by the sum of its sizes, which is 1 again"
     )
     blend: tuple[tuple[Annotated[int, Field(ge=0, le=3)], Annotated[int, Field(ge=0, le=200)]], ...] = Field(
         (), title="local blend", max_length=16, description="(prompt, word): pictures differ only where they attend"
@@ -140,7 +140,7 @@ class PromptToPrompt(TextToImage):
         row = self._row(schedule)
         if not self.edits and self.crosses:
             raise RecipeError("The grid of fractions needs an edited prompt.")
-        if not isinstance(row.cond, str):
+        if any(Composed.read(prompt) != prompt for prompt in (self.prompt, *self.edits)):
             raise RecipeError("Prompt-to-prompt edits plain prompts: parts joined by AND have no single attention.")
         return Plan(
             tuple(replace(row, cond=p, edit=f"edit {i}" if i else None) for i, p in enumerate(self.prompts()))
@@ -252,7 +252,8 @@ def run(
     blend = blend_of(recipe, edits, model.text)
     # A grid of fractions has many rows, and nobody looks at their maps.
     keeps = not (recipe.crosses and recipe.selves)
-    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps)
+    shown = shown_grid(recipe.steps, len(edits) + 1, model.text.encoders[0].length)
+    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps, shown)
     for event in run_rows(recipe, model, [control], prefixes):
         if isinstance(event, Generated):
             alignments = tuple(e.alignment for e in edits)

@@ -195,6 +195,34 @@ def test_an_edit_is_laid_over_its_source(open_tab):
 
 
 @pytest.mark.slow
+def test_a_word_that_is_chosen_keeps_the_keyboard(open_tab):
+    at = open_tab()
+    word = at.words.filter(has_text="dog")
+    word.focus()
+    word.press("Enter")
+    expect(word).to_have_attribute("aria-pressed", "true")
+    expect(word).to_be_focused()
+    expect(at.page.locator("#p2p-edits .chosen")).to_have_text("“dog”")
+    # The panel follows its word when another is typed before it.
+    at.control("edits").locator("textarea").fill("a big dog on the grass")
+    expect(at.words.filter(has_text="big")).to_be_visible()
+    expect(at.page.locator("#p2p-edits .chosen")).to_have_text("“dog”")
+    expect(at.words.filter(has_text="dog")).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.slow
+def test_a_preset_is_the_same_whatever_was_tried_before(open_tab):
+    at = open_tab(rule="cfgpp", solver="ddim", negative="snow", renormalise="yes")
+    before = at.finished()
+    at.page.get_by_role("button", name="Refine by place", exact=True).click()
+    at.finished(before)
+    until(lambda: "rule" not in at.tab.link() and "negative" not in at.tab.link())
+    expect(at.error).to_be_hidden()
+    until(lambda: len(at.finished()) == 3)
+    assert set(at.tab.link()) == {"v", "tab", "prompt", "edits"}
+
+
+@pytest.mark.slow
 def test_edits_are_lines_and_each_is_a_picture(open_tab):
     at = open_tab(edits=["a dog on the grass", "a bird on the grass"])
     assert len(at.finished()) == 3
@@ -254,6 +282,9 @@ def test_the_grid_of_fractions_runs_and_a_click_takes_its_pair(open_tab):
 def test_what_cannot_be_done_is_said(visit, query, said):
     visited = visit(wait=False, **(SHORT | query))
     expect(visited.page.locator("#p2p-error .prose")).to_contain_text(said)
+    # How the words are aligned is known whether they can run or not.
+    aligned = "tokens and the model reads" if "cat cat" in query.get("prompt", "") else "words were"
+    expect(visited.page.locator("#p2p-alignment")).to_contain_text(aligned)
 
 
 @pytest.mark.slow

@@ -69,6 +69,27 @@ def test_entries_follow_their_words():
     assert carried([[0, 9, 1.0], [7, 0, 1.0]], before, after) == []
 
 
+def test_what_is_said_of_words_follows_its_line():
+    source, dog, bird, fish = (["a", w, "on", "the", "grass"] for w in ("cat", "dog", "bird", "fish"))
+    entries = [[0, 1, 2.0], [1, 4, 5.0], [2, 1, 3.0]]
+    # A line is taken away, added before, between and behind.
+    assert carried(entries, [source, dog, bird], [source, bird]) == [[0, 1, 2.0], [1, 1, 3.0]]
+    assert carried(entries, [source, dog, bird], [source]) == [[0, 1, 2.0]]
+    moved = [[0, 1, 2.0], [2, 4, 5.0], [3, 1, 3.0]]
+    assert carried(entries, [source, dog, bird], [source, fish, dog, bird]) == moved
+    assert carried(entries, [source, dog, bird], [source, dog, fish, bird])[1:] == [[1, 4, 5.0], [3, 1, 3.0]]
+    assert carried(entries, [source, dog, bird], [source, dog, bird, fish]) == entries
+    # Typed over, a line is still the same line.
+    assert carried(entries, [source, dog, bird], [source, fish, bird]) == entries
+
+
+def test_a_preset_resets_whatever_it_does_not_say():
+    fields = set(PLAIN) | {"model", "prompt", "edits"}
+    assert fields == set(NAMES)
+    default = PromptToPrompt()
+    assert all(getattr(default, name) == value for name, value in PLAIN.items())
+
+
 def test_what_is_said_of_words_that_are_not_there_is_left_out(model):
     recipe = PromptToPrompt(prompt="a cat", edits=("a dog",), weights=((1, 1, 3.0), (1, 4, 2.0), (3, 0, 2.0)))
     assert fitting(recipe, words_in(["a cat", "a dog"], model)).weights == ((1, 1, 3.0),)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from playground.devices import choose_device
 from playground.errors import RecipeError
 from playground.images.alignment import WORD, align, changes, words_of
-from playground.images.models import TextEncoder, Token
+from playground.images.models import TextEncoder, Token, load_model
 
 TEXTS = [
     "a cat riding a bicycle",
@@ -47,6 +47,18 @@ def reader():
     return reader_of()
 
 
+@pytest.fixture(scope="module", params=["byte-level pieces", "CLIP's pieces", "the bundled model's words"])
+def any_reader(request):
+    """A tokenizer of each kind, with room for all of the texts."""
+    if request.param == "byte-level pieces":
+        return reader_of()
+    if request.param == "CLIP's pieces":
+        tokenizer = request.getfixturevalue("models")["sd1"].text.encoders[0].tokenizer
+    else:
+        tokenizer = load_model().text.encoders[0].tokenizer
+    return TextEncoder(tokenizer, None, choose_device("cpu"), length=96)
+
+
 def reads(alignment, target_word):
     """The texts of the source words that a word of the target reads."""
     tokens = set(alignment.target[target_word].tokens)
@@ -56,28 +68,45 @@ def reads(alignment, target_word):
 
 @pytest.mark.parametrize("prompt", [*TEXTS, "", "   ", "a", "cat," * 9])
 @pytest.mark.parametrize("method", ["auto", "replace", "refine"])
-def test_a_prompt_reads_itself(reader, prompt, method):
-    found = align(prompt, prompt, reader, method)
-    assert torch.equal(found.matrix, torch.eye(reader.length)) and not found.own.any()
+def test_a_prompt_reads_itself(any_reader, prompt, method):
+    found = align(prompt, prompt, any_reader, method)
+    assert torch.equal(found.matrix, torch.eye(any_reader.length)) and not found.own.any()
 
 
 @pytest.mark.parametrize("method", ["replace", "refine"])
 @pytest.mark.parametrize("source", TEXTS)
 @pytest.mark.parametrize("target", TEXTS)
-def test_every_column_reads_something_or_keeps_its_own(reader, source, target, method):
-    found = align(source, target, reader, method)
+def test_every_column_reads_something_or_keeps_its_own(any_reader, source, target, method):
+    found = align(source, target, any_reader, method)
     read = found.matrix.sum(0) > 0
     if method == "refine":
         assert torch.equal(read, ~found.own)
+        # One token of the source or none.
         assert set(found.matrix.unique().tolist()) <= {0.0, 1.0}
+        assert found.matrix.sum(0).max() <= 1 and found.matrix.sum(1).max() <= 1
     assert not (read & found.own).any()
 
 
 @pytest.mark.parametrize("source", TEXTS)
 @pytest.mark.parametrize("target", TEXTS)
-def test_replace_hands_on_all_of_the_attention(reader, source, target):
-    found = align(source, target, reader, "replace")
-    assert torch.allclose(found.matrix.sum(1), torch.ones(reader.length))
+def test_replace_hands_on_all_of_the_attention(any_reader, source, target):
+    found = align(source, target, any_reader, "replace")
+    assert torch.allclose(found.matrix.sum(1), torch.ones(any_reader.length))
+    assert not found.own.any() or not found.source
+
+
+@pytest.mark.parametrize(
+    ("target", "shared"),
+    [
+        ("a red cat sat", {"red": "cat", "cat": "cat"}),
+        ("a cat sat down there", {"sat": "sat", "down": "sat", "there": "sat"}),
+        ("now a cat sat", {"now": "a", "a": "a"}),
+    ],
+)
+def test_in_replace_added_words_share_what_a_neighbour_reads(any_reader, target, shared):
+    found = align("a cat sat", target, any_reader, "replace")
+    texts = [w.text for w in found.target]
+    assert {word: reads(found, texts.index(word)) for word in shared} == {k: [v] for k, v in shared.items()}
 
 
 def test_a_swapped_word_reads_its_counterpart_and_the_tail_its_own(reader):

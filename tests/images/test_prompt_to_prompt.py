@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from playground.errors import ModelError, RecipeError
 from playground.guidance import RULES
+from playground.images import attention
 from playground.images.attention import AttentionEdits
 from playground.images.models import load_model
 from playground.images.prompt_to_prompt import (
@@ -114,7 +117,7 @@ def test_every_solver_edits_and_leaves_the_source_alone(models, solver):
 # 4: sums
 
 
-@pytest.mark.parametrize("edit", ["a red dog", "a red c", "a cat"])
+@pytest.mark.parametrize("edit", ["a red dog", "a red c", "a cat", "a big red cat", "a red cat now"])
 def test_rows_add_up_to_one_before_an_edit_and_after_replace(model, edit):
     made = edit_prompt(RECIPE.but(edits=(edit,), method="replace"), model)
     assert torch.allclose(made.alignments[0].matrix.sum(1), torch.ones(len(made.alignments[0].own)))
@@ -133,16 +136,19 @@ def test_weights_keep_the_sum_only_when_renormalised(models, renormalise, kept):
     assert torch.allclose(after, torch.ones_like(after), atol=5e-3) == kept
 
 
-@pytest.mark.parametrize(("weight", "divided"), [(-2.0, False), (-1.0, False), (6.0, True)])
-def test_what_adds_up_to_less_than_nothing_is_not_divided(models, weight, divided):
-    """Divided by a negative sum, every word would change its sign: one that is turned down is turned up."""
+@pytest.mark.parametrize("weight", [-2.0, -1.0, -0.1, 0.0, 6.0])
+def test_renormalised_attention_keeps_its_signs_and_its_size(models, weight):
+    """Divided by a sum that is negative or next to nothing, every word would change its sign or explode."""
     (edit,) = edits_of(RECIPE.but(weights=((1, 2, weight),), renormalise="yes"), models["sd1"].text)
     value = torch.full((1, 1, len(edit.weights)), 0.1 / len(edit.weights))
     tokens = list(edit.alignment.target[2].tokens)
     value[..., tokens] = 0.9 / len(tokens)
     made = AttentionEdits._weighted(edit, value)
-    scale = (value * edit.weights).sum() if divided else 1.0
-    torch.testing.assert_close(made, value * edit.weights / scale)
+    assert float(made.abs().sum()) == pytest.approx(1)
+    weighted = value * edit.weights
+    torch.testing.assert_close(made / made[0, 0, 0], weighted / weighted[0, 0, 0])
+    nothing = AttentionEdits._weighted(edit, torch.zeros_like(value))
+    assert not nothing.any()
 
 
 def test_renormalising_nothing_repeats_nothing(models):
@@ -446,6 +452,34 @@ def test_a_blended_run_goes_on_from_its_remembered_maps(models):
     assert torch.equal(again.latents, edit_prompt(recipe.but(cross=0.6), model).latents)
 
 
+def test_a_threshold_repeats_only_the_steps_that_are_blended(models):
+    model, prefixes = models["sd1"], Prefixes()
+    recipe = RECIPE.but(steps=10, blend=((0, 2), (1, 2)), threshold=0.3)
+    edit_prompt(recipe, model, prefixes)
+    again = edit_prompt(recipe.but(threshold=0.9), model, prefixes)
+    assert again.taken_over == 2
+    assert torch.equal(again.latents, edit_prompt(recipe.but(threshold=0.9), model).latents)
+
+
+def test_what_the_kept_maps_take_is_bounded(models, monkeypatch):
+    for steps, rows, tokens in itertools.product((1, 20, 100), (2, 5), (24, 77, 512)):
+        queries = attention.shown_grid(steps, rows, tokens)
+        grids = [queries // 4**k for k in range(6) if queries // 4**k]
+        assert 4 * steps * rows * tokens * sum(grids) <= attention.MOST_BYTES
+        assert queries in (1024, 256, 64, 16)
+    assert attention.shown_grid(50, 2, 77) == 1024
+    model = load_model()
+    recipe = RECIPE.but(blend=((0, 2), (1, 2)))
+    whole = edit_prompt(recipe, model)
+    assert whole.grids == [(16, 16), (8, 8)]
+    monkeypatch.setattr(attention, "MOST_BYTES", 4 * STEPS * 2 * model.text.encoders[0].length * 100)
+    less = edit_prompt(recipe, model)
+    assert less.grids == [(8, 8)]
+    # What is looked at changes nothing else: the local blend has the finer maps.
+    assert torch.equal(less.latents, whole.latents)
+    assert torch.equal(less.maps(1).after[8, 8], whole.maps(1).after[8, 8])
+
+
 def test_the_solver_asks_twice_and_the_step_counts_once(models):
     made = edit_prompt(RECIPE.but(solver="heun", cross=0.6), models["sd1"])
     assert [takes_over(made, k, [0, 1, 2]) for k in range(STEPS)] == [True, True, True, False, False]
@@ -475,6 +509,8 @@ def test_a_batch_that_does_not_fit_is_one_sentence_and_is_tried_again(models, mo
         ({"weights": ((1, 1, 11.0),)}, "between -2 and 10"),
         ({"own_cross": ((1, 1, 1.5),)}, "between 0 and 1"),
         ({"prompt": "a cat AND a dog"}, "plain prompts"),
+        ({"prompt": "AND a cat"}, "plain prompts"),
+        ({"edits": ("a red dog", "a cat AND NOT a tree")}, "plain prompts"),
         ({"sweep": (1.0, 2.0)}, "Text to image"),
         ({"edits": ("a cat " * 100,)}, "cannot be aligned"),
     ],

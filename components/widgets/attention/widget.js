@@ -17,7 +17,8 @@ let hovered = null;
  * have zeros and are not averaged over. `top` is the strongest cell by size: a weight can make attention negative.
  */
 function mapOf(row, token) {
-  const maps = buffer.data?.[kindBox.value + ' ' + gridBox.value];
+  // Until its own have come, a run has none: an earlier one's are not laid over its pictures.
+  const maps = buffer.key === value.url && !buffer.failed ? buffer.data?.[kindBox.value + ' ' + gridBox.value] : null;
   if (!maps) return null;
   const [steps, count, places, tokens] = maps.shape;
   if (token >= tokens || row >= count) return null;
@@ -69,8 +70,9 @@ function draw() {
       row.tiles.forEach((tile, token) => { const m = mapOf(index, token); if (m) paint(tile, m, false); });
     }
   });
-  if (buffer.failed) about.textContent = 'The maps are no longer kept: run this once more.';
-  else if (chosen) {
+  if (buffer.failed) {
+    about.textContent = buffer.failed === GONE ? 'The maps are no longer kept: change anything to run this again.' : buffer.failed;
+  } else if (chosen) {
     const token = value.rows[chosen.row].tokens[chosen.token];
     const map = mapOf(chosen.row, chosen.token);
     about.textContent = '“' + token.text + '”: strongest ' + (map ? map.strongest.toFixed(3).replace('-', '−') : '–') + ' of a place’s attention'
@@ -88,7 +90,12 @@ function makeRow({ title, url, tokens }, index) {
   slot.show(url, title);
   const words = tokens.map(({ text, kind, fresh }, token) => {
     const word = make('button', { type: 'button', class: 'word ' + kind + (fresh ? ' new' : ''), 'aria-pressed': 'false' }, text);
-    const enter = () => { hovered = { row: index, token }; draw(); };
+    const enter = () => {
+      hovered = { row: index, token };
+      buffer.again();
+      buffer.want(value.url, value.url);
+      draw();
+    };
     const leave = () => { hovered = null; draw(); };
     word.addEventListener('pointerenter', enter);
     word.addEventListener('pointerleave', leave);

@@ -5,7 +5,9 @@ const fraction = find('.fraction');
 const blend = find('.blend');
 const hint = find('.quiet');
 let value = {};
-let chosen = null; // { prompt, word }
+let chosen = null; // { prompt, word, text }
+let buttons = []; // per prompt, those of its words
+let laid = ''; // of which words they are
 
 const same = ([prompt, word]) => chosen && prompt === chosen.prompt && word === chosen.word;
 const entry = list => (value[list] ?? []).find(same);
@@ -29,36 +31,50 @@ function tell() {
   }, 60);
 }
 
+/** Words that are new read nothing of the source, whatever their fraction. */
+const isFresh = (prompt, word) => (value.prompts[prompt].fresh ?? []).includes(word);
+
 function badge(prompt, word) {
   const mine = list => (value[list] ?? []).find(([p, w]) => p === prompt && w === word);
   const parts = [];
   if (mine('weights')) parts.push('× ' + mine('weights')[2]);
-  if (mine('fractions')) parts.push('≤ ' + Math.round(100 * mine('fractions')[2]) + ' %');
+  if (mine('fractions') && !isFresh(prompt, word)) parts.push('≤ ' + Math.round(100 * mine('fractions')[2]) + ' %');
   if (mine('blend')) parts.push('blend');
   return parts.join(' · ');
 }
 
-function draw() {
-  find('.prompts').replaceChildren(...(value.prompts ?? []).map(({ title, words }, prompt) => make('section', {},
+/** A button for every word. They stay while the words do, so the keyboard's place among them stays too. */
+function lay() {
+  const prompts = value.prompts ?? [];
+  const told = JSON.stringify(prompts.map(({ title, words }) => [title, words]));
+  if (told === laid) return;
+  laid = told;
+  buttons = prompts.map(({ words }, prompt) => words.map((text, word) => {
+    const button = make('button', { type: 'button', class: 'word' }, text, make('span', { class: 'badge' }));
+    button.addEventListener('click', () => {
+      chosen = same([prompt, word]) ? null : { prompt, word, text };
+      draw();
+    });
+    return button;
+  }));
+  find('.prompts').replaceChildren(...prompts.map(({ title }, prompt) => make('section', {},
     make('p', { class: 'title' }, title),
-    make('div', { class: 'words', role: 'group', 'aria-label': title }, ...words.map((text, word) => {
-      const pressed = Boolean(chosen && chosen.prompt === prompt && chosen.word === word);
-      const said = badge(prompt, word);
-      const button = make('button', { type: 'button', class: 'word', 'aria-pressed': String(pressed) }, text);
-      if (said) button.append(make('span', { class: 'badge' }, said));
-      button.addEventListener('click', () => {
-        chosen = pressed ? null : { prompt, word };
-        draw();
-      });
-      return button;
-    })))));
+    make('div', { class: 'words', role: 'group', 'aria-label': title }, ...buttons[prompt]))));
+}
+
+function draw() {
+  lay();
+  buttons.forEach((own, prompt) => own.forEach((button, word) => {
+    button.setAttribute('aria-pressed', String(Boolean(same([prompt, word]))));
+    button.lastElementChild.textContent = badge(prompt, word);
+  }));
   panel.hidden = !chosen;
   hint.hidden = Boolean(chosen);
   if (chosen) {
     find('.chosen').textContent = '“' + value.prompts[chosen.prompt].words[chosen.word] + '”';
     weight.value = entry('weights')?.[2] ?? 1;
     weight.nextElementSibling.textContent = Number(weight.value).toFixed(1);
-    const fresh = (value.prompts[chosen.prompt].fresh ?? []).includes(chosen.word);
+    const fresh = isFresh(chosen.prompt, chosen.word);
     has.disabled = fresh;
     find('.fresh').hidden = !fresh;
     has.checked = Boolean(entry('fractions')) && !fresh;
@@ -94,8 +110,13 @@ for (const bar of [weight, fraction]) bar.addEventListener('change', draw);
 
 function load() {
   value = props.value ?? {};
-  const words = chosen && value.prompts?.[chosen.prompt]?.words;
-  if (chosen && !(words && chosen.word < words.length)) chosen = null;
+  if (chosen) {
+    // The panel follows its word when others are typed before it.
+    const words = value.prompts?.[chosen.prompt]?.words ?? [];
+    const places = [...words.keys()].filter(i => words[i] === chosen.text);
+    const [word] = places.sort((a, b) => Math.abs(a - chosen.word) - Math.abs(b - chosen.word));
+    chosen = word === undefined ? null : { ...chosen, word };
+  }
   if (document.activeElement !== weight && document.activeElement !== fraction) draw();
 }
 watch('value', load);
