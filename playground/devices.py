@@ -34,12 +34,10 @@ def usual_threads() -> int:
     """The number of threads that operations of this Python thread are computed with outside `threads_for`.
 
     torch keeps it per thread, and a new one begins with what was set last by any: in the moment that another spends
-    in `threads_for` that is 1, and would stay so.
+    in `threads` that is some part of them, and would stay so.
     """
-    own = torch.get_num_threads()
-    # The main thread has its number from the start, so a 1 there was asked for.
-    settled = own > 1 or threading.current_thread() is threading.main_thread()
-    return own if settled else USUAL
+    # The main thread has its number from the start.
+    return torch.get_num_threads() if threading.current_thread() is threading.main_thread() else USUAL
 
 
 def threads_for(elements: int) -> AbstractContextManager[None]:
@@ -112,6 +110,15 @@ def side_by_side(call: Callable[[Part], Out], parts: Sequence[Part], each: int) 
         first = work(parts[0])
     finally:
         wait(others)
+    error = next(filter(None, (other.exception() for other in others)), None)
+    if error is not None:
+        # It holds this frame, and what failed with it: an error that this frame held in turn would stay, with all
+        # its tensors, until the next collection, when memory may be short already.
+        others.clear()
+        try:
+            raise error
+        finally:
+            del error
     return [first, *(other.result() for other in others)]
 
 

@@ -27,7 +27,8 @@ Condition = Mapping[str, Tensor]
 def rows(values: Tensor | float, like: Tensor) -> Tensor:
     """Per-row numbers [B] (or one number) shaped [B, 1, ...] to multiply `like` [B, ...], in its precision."""
     values = torch.as_tensor(values)
-    return values.to(like).reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values.to(like)
+    values = values.to(like.dtype).to(like.device)  # in this order: MPS has no float64
+    return values.reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values
 
 
 @dataclass(frozen=True)

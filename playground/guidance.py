@@ -387,7 +387,7 @@ def parameters(rules: Sequence[Guidance], like: Tensor) -> SimpleNamespace:
     """The parameters of the rules of B rows, each as [B, 1, ...] in the precision of `like`."""
     names = [f.name for f in fields(rules[0])]
     table = torch.tensor([[float(getattr(r, n)) for n in names] for r in rules], dtype=torch.float64)
-    return SimpleNamespace(**{n: rows(table[:, i].to(like.device), like) for i, n in enumerate(names)})
+    return SimpleNamespace(**{n: rows(table[:, i], like) for i, n in enumerate(names)})
 
 
 def guided(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,14 +23,14 @@ from playground.devices import FEW, quickest, side_by_side, threads_for, usual_t
 RACE = """
 import threading, torch
 from playground.backend import Backend
-from playground.devices import FEW, USUAL, threads_for
+from playground.devices import FEW, USUAL, threads, threads_for
 assert USUAL == torch.get_num_threads() == 2
 
 inside, leave, found = threading.Event(), threading.Event(), {}
 
 def first():
     torch.ones(2).exp()
-    with threads_for(10):
+    with threads(HELD):
         inside.set()
         leave.wait(20)
     found["first, after"] = torch.get_num_threads()
@@ -57,9 +60,10 @@ assert found == {
 """
 
 
-def test_a_thread_that_is_born_while_another_computes_with_one_keeps_them_all():
+@pytest.mark.parametrize("held", [1, 3])
+def test_a_thread_that_is_born_while_another_computes_otherwise_has_the_usual_number(held):
     done = subprocess.run(
-        [sys.executable, "-c", RACE],
+        [sys.executable, "-c", RACE.replace("HELD", str(held))],
         capture_output=True,
         text=True,
         timeout=300,
@@ -193,3 +197,23 @@ def test_an_error_of_a_part_is_raised_when_all_have_ended(crew, bad):
     with pytest.raises(MemoryError, match=f"part {bad}"):
         side_by_side(call, range(3), 1)
     assert sorted(ended) == sorted({0, 1, 2} - {bad})
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_what_a_failed_part_held_is_free_at_once(crew, bad):
+    """Short memory is tried again with smaller batches, before anything collects cycles."""
+    held = []
+
+    def call(part: int) -> None:
+        tensor = torch.zeros(4)
+        held.append(weakref.ref(tensor))
+        if part == bad:
+            raise MemoryError
+
+    gc.disable()
+    try:
+        with contextlib.suppress(MemoryError):
+            side_by_side(call, range(3), 1)
+        assert len(held) == 3 and all(tensor() is None for tensor in held)
+    finally:
+        gc.enable()

@@ -12,6 +12,8 @@ from diffusers.guiders import (
     ClassifierFreeZeroStarGuidance,
 )
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from truth import Toy, every_schedule, spread
 
 from playground.errors import RecipeError
@@ -164,6 +166,28 @@ def test_every_rule_has_a_window(rule):
     made = rule(5.0, low=0.3, high=0.7)
     assert made.branches(0.29, 9) == made.branches(0.71, 9) == ("cond",)
     assert made.branches(0.3, 99) == made.branches(0.7, 99) == ("uncond", "cond")
+
+
+class SinglePrecisionOnly(TorchDispatchMode):
+    """Refuses float64 anywhere but on the CPU, as Apple's MPS does."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != "cpu" and tensor.dtype == torch.float64:
+                raise TypeError(f"{func} made a float64 tensor on {tensor.device}")
+        return out
+
+
+@pytest.mark.parametrize("rule", TWO)
+def test_no_rule_brings_double_precision_to_the_device(rule):
+    c = C.float().to("meta")
+    with SinglePrecisionOnly():
+        with pytest.raises(TypeError, match="made a float64 tensor"):
+            torch.zeros(2, dtype=torch.float64).to("meta")
+        out, _ = combined([rule(3.0)] * B, c, c.clone())
+        assert rows(torch.zeros(B, dtype=torch.float64), c).dtype == torch.float32
+    assert out.shape == c.shape and out.dtype == torch.float32
 
 
 @pytest.mark.parametrize("rule", TWO)

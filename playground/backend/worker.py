@@ -26,10 +26,11 @@ from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device, usual_threads
 from playground.errors import Busy, Ended, ModelError, PlaygroundError, TooLarge, is_out_of_memory
+from playground.guidance import RULES
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
 from playground.plane.recipe import PlaneFlow
-from playground.recipes import Recipe
+from playground.recipes import Recipe, TextToImage
 from playground.reuse import Prefixes
 
 log = logging.getLogger(__name__)
@@ -344,14 +345,29 @@ class Backend:
                 # Beside the others, or by itself?
                 if not self._loaded:
                     raise
+                if self._loaded.keys() <= self._in_use():
+                    raise Busy(
+                        f"The model {name!r} does not fit beside those of runs that go on here: try again when "
+                        "they have ended."
+                    ) from None
             self._drop_oldest()
         self._loaded[name] = model
         model.denoiser.tell = self._tell
         return model
 
+    def _in_use(self) -> set[str]:
+        """The models of runs that have begun."""
+        with self._lock:
+            begun = [job.recipe for job in self._runs.values() if job.work is not None]
+        images = [recipe for recipe in begun if isinstance(recipe, TextToImage)]
+        return {r.model for r in images} | {r.weak_model for r in images if RULES[r.rule].weak}
+
     def _drop_oldest(self) -> None:
-        """Give back the memory of the model that was not used for longest."""
-        self._loaded.popitem(last=False)
+        """Give back the memory of the model that was not used for longest; of one that a run has only if all have
+        one, for then its memory is given back no sooner than the run ends."""
+        used = self._in_use()
+        idle = next((name for name in self._loaded if name not in used), None)
+        del self._loaded[idle or next(iter(self._loaded))]
         gc.collect()  # networks refer to themselves
         if self.device.where.type == "cuda":
             torch.cuda.empty_cache()

@@ -134,7 +134,8 @@ class AttentionEdits(Control):
         self.layers = {
             name: layer for name, layer in network.named_modules() if name.endswith((".attn1", ".attn2"))
         }
-        if not any(name.endswith(".attn2") for name in self.layers):
+        # By what it is: an "attn2" of Stable Diffusion 3.5 looks at the picture a second time.
+        if not any(getattr(layer, "is_cross_attention", False) for layer in self.layers.values()):
             raise ModelError(
                 "Prompt-to-prompt needs a denoiser with cross-attention layers, and this model has none."
             )
@@ -162,7 +163,7 @@ class AttentionEdits(Control):
         self.network.looked_into = outer + 1  # the rows stay together
         try:
             for name, layer in self.layers.items():
-                layer.processor = _Explicit(self, name.endswith(".attn2"), kept[name])
+                layer.processor = _Explicit(self, layer.is_cross_attention, kept[name])
             yield
         finally:
             self.network._compiled_call_impl = compiled

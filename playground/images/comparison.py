@@ -416,7 +416,7 @@ def turn(before: Prediction, now: Prediction) -> float:
     In y = x/alpha over sigma/alpha the flow reads dy/d(sigma/alpha) = eps (Karras et al. 2022, eq. 4), so eps is
     the direction of the path there, and a prediction that stays the same gives a straight line on every path.
     """
-    a, b = (p.eps.double().flatten() for p in (before, now))
+    a, b = (p.eps.cpu().double().flatten() for p in (before, now))
     cosine = float(a @ b / (a.norm() * b.norm()).clamp(min=1e-12))
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 

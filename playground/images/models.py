@@ -577,7 +577,9 @@ def load_model(
     device = device or choose_device()
     try:
         with _default_dtype_left_alone():
-            return _load(path_or_id, device, name, compiled)
+            model = _load(path_or_id, device, name, compiled)
+        # Outside of it, where every call of torch by this thread takes a detour.
+        return _settled(model, locate(path_or_id), compiled)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -656,13 +658,8 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
                 local_files_only=folder is not None or offline,
                 **family.options(index, None),
             )
-    except ModelError:
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        logging.getLogger(__name__).info("loading failed", exc_info=error)
-        raise ModelError(_why_not(where, error)) from None
+        raise _failed(where, error) from None
     try:
         text = family.text(parts, device)
         denoiser = family.denoiser(parts, text, device, name)
@@ -681,15 +678,19 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         if not compiled:
             prepack(denoiser.network)
             prepack(parts.vae)
-        if device.where.type == "cpu" and nbytes(denoiser.network) <= MOST_BYTES:
-            denoiser.choose_threads()
-    except ModelError:
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        logging.getLogger(__name__).info("loading failed", exc_info=error)
-        raise ModelError(_why_not(where, error)) from None
+        raise _failed(where, error) from None
+    return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
+
+
+def _settled(model: TextToImageModel, where: str, compiled: bool) -> TextToImageModel:
+    """The same with the quickest use of this machine's threads, and compiled if that was asked for."""
+    denoiser, device = model.denoiser, model.device
+    if device.where.type == "cpu" and nbytes(denoiser.network) <= MOST_BYTES:
+        try:
+            denoiser.choose_threads()
+        except Exception as error:
+            raise _failed(where, error) from None
     if compiled:
         # With frozen weights the compiler lays them out for its kernels; each shape has kernels of its own.
         frozen = {"freezing": True} if device.where.type == "cpu" else None
@@ -697,7 +698,7 @@ def _load(path_or_id: str, device: Device, name: str | None, compiled: bool) -> 
         torch._dynamo.config.recompile_limit = COMPILED_SIZES
         denoiser.network.compile(dynamic=False, options=frozen)
         denoiser.compiled = True
-    return TextToImageModel(name, text, denoiser, autoencoder, device, vocabulary, examples)
+    return model
 
 
 COMPILED_SIZES = 64
@@ -711,7 +712,8 @@ TILE = 64
 def _in_tiles(autoencoder: Any) -> None:
     """Let an autoencoder work on a part of a large picture at a time: 1024 pixels in float32 take more memory than
     any denoiser. Pictures of one tile are as without."""
-    if hasattr(autoencoder, "tile_latent_min_size"):
+    # The tiny one has tiles of its own, which take every size for eight times its latents'.
+    if hasattr(autoencoder, "tiled_decode"):
         autoencoder.enable_tiling()
         autoencoder.tile_latent_min_size = TILE
         autoencoder.tile_sample_min_size = TILE * 2 ** (len(autoencoder.config.block_out_channels) - 1)
@@ -894,6 +896,14 @@ def _from_single_file(file: str, config: str, device: Device, name: str, offline
     if missing or any(p.is_meta for network in networks for p in network.parameters()):
         raise lacks
     return family, parts
+
+
+def _failed(where: str, error: Exception) -> Exception:
+    """What is raised for an error while loading: a sentence, but for short memory, which others take care of."""
+    if isinstance(error, ModelError) or is_out_of_memory(error):
+        return error
+    logging.getLogger(__name__).info("loading failed", exc_info=error)
+    return ModelError(_why_not(where, error))
 
 
 def _why_not(where: str, error: Exception) -> str:

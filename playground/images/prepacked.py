@@ -25,12 +25,16 @@ def prepack(network: nn.Module) -> bool:
     The network is for inference from then on; its weights may still be replaced.
 
     Returns:
-        Whether it was done: only on a CPU with oneDNN, and for networks that may be kept twice.
+        Whether it was done: only on a CPU with oneDNN that calculates in this precision, and for networks that may
+        be kept twice.
     """
     weights, fits = list(network.parameters()), nbytes(network) <= MOST_BYTES
     here = all(p.device.type == "cpu" and p.dtype in DTYPES for p in weights)
     if not (fits and here and torch.backends.mkldnn.is_available()):
         return False
+    half = any(p.dtype == torch.bfloat16 for p in weights)
+    if half and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False  # on older processors torch's own modules emulate it, and these operators refuse
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in network.modules():
         # By exact type: a subclass has a forward of its own. The plain weights stay where they are.

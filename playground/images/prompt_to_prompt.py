@@ -246,20 +246,26 @@ def run(
         RecipeError: for prompts that cannot be aligned.
         ModelError: for a model without cross-attention.
     """
-    # A prompt and its edits go through the network together or not at all: what was too much once is tried again.
-    model.denoiser.batches.limit = None
     edits, (_, height, width) = edits_of(recipe, model.text), model.denoiser.shape
     blend = blend_of(recipe, edits, model.text)
     # A grid of fractions has many rows, and nobody looks at their maps.
     keeps = not (recipe.crosses and recipe.selves)
     shown = shown_grid(recipe.steps, len(edits) + 1, model.text.encoders[0].length)
     control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps, shown)
-    for event in run_rows(recipe, model, [control], prefixes):
-        if isinstance(event, Generated):
-            alignments = tuple(e.alignment for e in edits)
-            yield Prompted(**vars(event), alignments=alignments)
-        else:
-            yield event
+    # A prompt and its edits go through the network together or not at all: what was too much once is tried again,
+    # and what is too much for them, with their maps, need not be so for others.
+    batches = model.denoiser.batches
+    before, batches.limit = batches.limit, None
+    try:
+        for event in run_rows(recipe, model, [control], prefixes):
+            if isinstance(event, Generated):
+                alignments = tuple(e.alignment for e in edits)
+                yield Prompted(**vars(event), alignments=alignments)
+            else:
+                yield event
+    except RecipeError:
+        batches.limit = before
+        raise
 
 
 def edit_prompt(recipe: PromptToPrompt, model: TextToImageModel, prefixes: Prefixes | None = None) -> Prompted:

@@ -421,6 +421,36 @@ def test_a_model_for_which_memory_is_short_takes_the_place_of_others(make_backen
     assert isinstance(list(backend.run(tiny()))[-1], Result if fits else Failed)
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_model_that_a_run_has_is_not_dropped_for_room(folders, hands, monkeypatch, idle):
+    """Its memory would not be given back before the run ends."""
+    names = {"tiny": "sd2", "flow": "flow", "third": "sd1"}
+    with closing(Backend({n: str(folders[f]) for n, f in names.items()}, choose_device("cpu"), turn=0)) as backend:
+        hand = hands(backend)
+        if idle:
+            backend.model("flow")  # used later than the other, and by nobody now
+        hand.hold()
+        long = Reader(backend.run(tiny(steps=6), "ann"))
+        hand.wait_for_call(1)
+
+        def short(*args, **more):
+            if len(backend._loaded) > 1 or not idle:
+                raise TooLarge("The model does not fit.")
+            return load_model(*args, **more)
+
+        monkeypatch.setattr("playground.backend.worker.load_model", short)
+        other = Reader(backend.run(tiny(model="third", steps=2), "bob"))
+        other.wait_for(Queued)
+        hand.let_go()
+        if idle:
+            assert isinstance(other.final, Result)
+            assert list(backend._loaded) == ["tiny", "third"]
+        else:
+            assert isinstance(other.final, Failed) and "try again when they have ended" in other.final.text
+            assert list(backend._loaded) == ["tiny"]
+        assert isinstance(long.final, Result)
+
+
 def test_a_loaded_model_is_at_hand_while_the_device_is_busy(backend, hand):
     """Otherwise a page could not even say that its run waits."""
     hand.hold()

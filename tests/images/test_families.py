@@ -583,6 +583,17 @@ def test_an_offloaded_autoencoder_works_in_tiles(large_folders):
     assert len(seen) > 1 and max(max(size) for size in seen) == 128
 
 
+def test_an_offloaded_tiny_autoencoder_is_as_it_was():
+    """Its tiles are made for another layout, and it takes little memory."""
+    plain, model = load_model(), load_model(device=Device(torch.device("cpu"), torch.float32, offload=True))
+    z = torch.randn(1, plain.denoiser.shape[0], 96, 72, generator=torch.Generator().manual_seed(0))
+    picture = plain.autoencoder.decode(z)
+    torch.testing.assert_close(model.autoencoder.decode(z), picture, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        model.autoencoder.encode(picture), plain.autoencoder.encode(picture), rtol=0, atol=1e-4
+    )
+
+
 def test_offloading_is_for_gpus():
     with pytest.raises(ModelError) as caught:
         choose_device("cpu", offload=True)

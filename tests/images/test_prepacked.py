@@ -41,6 +41,13 @@ def test_a_layer_gives_what_the_plain_one_gives(layer, rows, dtype):
     assert packed.state_dict().keys() == plain.state_dict().keys()
 
 
+def test_half_precision_stays_plain_where_the_kernels_refuse_it(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    for dtype, kind in ((torch.bfloat16, nn.Conv2d), (torch.float32, Convolution)):
+        network = frozen(nn.Conv2d(6, 8, 3)).to(dtype)
+        assert prepack(network) is (kind is Convolution) and type(network[0]) is kind
+
+
 @pytest.mark.parametrize("layer", [LAYERS[0], LAYERS[6]], ids=str)
 def test_weights_that_change_are_packed_anew(layer):
     packed, x = frozen(layer), torch.randn(2, 6, 8, 9)

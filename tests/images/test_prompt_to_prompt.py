@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 
 from playground.errors import ModelError, RecipeError
 from playground.guidance import RULES
@@ -495,8 +496,12 @@ def test_a_batch_that_does_not_fit_is_one_sentence_and_is_tried_again(models, mo
         return evaluate(x, t, condition)
 
     monkeypatch.setattr(model.denoiser, "evaluate", small)
-    with pytest.raises(RecipeError, match="together, and memory is too short"):
-        edit_prompt(RECIPE, model)
+    for before in (None, 7):
+        # That others fitted is not forgotten for that.
+        model.denoiser.batches.limit = before
+        with pytest.raises(RecipeError, match="together, and memory is too short"):
+            edit_prompt(RECIPE, model)
+        assert model.denoiser.batches.limit == before
     monkeypatch.setattr(model.denoiser, "evaluate", evaluate)
     assert len(edit_prompt(RECIPE, model).pictures) == len(RECIPE.prompts())
     assert model.denoiser.batches.limit is None
@@ -523,6 +528,26 @@ def test_what_cannot_be_done_is_said(models, changes, words):
 def test_a_model_without_cross_attention_is_refused(large_models):
     with pytest.raises(ModelError, match="cross-attention"):
         edit_prompt(RECIPE, large_models["sd3"])
+
+
+def test_a_second_look_at_the_picture_is_no_cross_attention():
+    """Stable Diffusion 3.5 calls its second self-attention "attn2"."""
+    network = SD3Transformer2DModel(
+        sample_size=8,
+        num_layers=1,
+        in_channels=4,
+        out_channels=4,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        caption_projection_dim=16,
+        pooled_projection_dim=16,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    assert any(name.endswith("attn2") for name, _ in network.named_modules())
+    with pytest.raises(ModelError, match="cross-attention"):
+        AttentionEdits(network, (8, 8), [])
 
 
 def test_one_edit_alone_is_what_it_was_among_others(models):
