@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+from collections import Counter
 
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 
+from playground.devices import Device
 from playground.errors import ModelError, RecipeError
 from playground.guidance import RULES
 from playground.images import attention
@@ -130,9 +133,9 @@ def test_rows_add_up_to_one_before_an_edit_and_after_replace(model, edit):
 
 
 @pytest.mark.parametrize(("renormalise", "kept"), [("no", False), ("yes", True)])
-def test_weights_keep_the_sum_only_when_renormalised(models, renormalise, kept):
+def test_weights_keep_the_sum_only_when_renormalised(model, renormalise, kept):
     recipe = RECIPE.but(weights=((1, 2, 6.0),), renormalise=renormalise)
-    after = edit_prompt(recipe, models["sd1"]).maps(0).after
+    after = edit_prompt(recipe, model).maps(0).after
     after = next(iter(after.values()))[1].float().sum(-1)
     assert torch.allclose(after, torch.ones_like(after), atol=5e-3) == kept
 
@@ -190,18 +193,18 @@ def test_a_weight_scales_exactly_its_column(model):
     assert torch.allclose(after, before * factors, rtol=2e-3, atol=1e-6)
 
 
-def test_a_weight_on_the_source_is_a_picture_of_its_own(models):
+def test_a_weight_on_the_source_is_a_picture_of_its_own(model):
     recipe = RECIPE.but(edits=(), weights=((0, 1, 5.0),))
     made, plain = (
-        edit_prompt(recipe, models["sd1"]),
-        edit_prompt(recipe.but(edits=("a red cat",), weights=()), models["sd1"]),
+        edit_prompt(recipe, model),
+        edit_prompt(recipe.but(edits=("a red cat",), weights=()), model),
     )
     assert len(made.pictures) == 2
     assert torch.equal(made.latents[0], plain.latents[0]) and not torch.equal(made.latents[1], made.latents[0])
 
 
-def test_a_word_can_have_a_fraction_of_its_own(models):
-    made = edit_prompt(RECIPE.but(cross=1.0, own_cross=((1, 2, 0.2),)), models["sd1"])
+def test_a_word_can_have_a_fraction_of_its_own(model):
+    made = edit_prompt(RECIPE.but(cross=1.0, own_cross=((1, 2, 0.2),)), model)
     for step in range(STEPS):
         assert takes_over(made, step, [0, 1])
         assert takes_over(made, step, [2]) == (step < 1)
@@ -217,8 +220,7 @@ def control_of(recipe, model):
 
 
 @pytest.mark.parametrize(("threshold", "of"), [(-1.0, "itself"), (2.0, "the source")])
-def test_a_full_mask_changes_nothing_and_an_empty_one_gives_the_source(models, threshold, of):
-    model = models["sd1"]
+def test_a_full_mask_changes_nothing_and_an_empty_one_gives_the_source(model, threshold, of):
     recipe = RECIPE.but(blend=((0, 2), (1, 2)))
     made = control_of(recipe, model)
     object.__setattr__(made.blend, "threshold", threshold)
@@ -278,8 +280,8 @@ def test_the_order_of_prompts_and_their_number_do_not_matter(model):
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 
-def test_it_works_without_guidance(models):
-    made = edit_prompt(RECIPE.but(w=1.0), models["sd1"])
+def test_it_works_without_guidance(model):
+    made = edit_prompt(RECIPE.but(w=1.0), model)
     assert made.count.sample_forwards == 2 * STEPS
     assert not torch.equal(made.latents[0], made.latents[1])
 
@@ -380,11 +382,65 @@ def test_kept_maps_are_those_of_a_brute_force_capture(model, edit, monkeypatch):
         assert torch.allclose(made.maps(0).after[height, width].float(), edited.mean((0, 2)), atol=2e-3)
 
 
+def test_in_half_precision_attention_is_taken_over_too(folders):
+    half = load_model(str(folders["sd1"]), Device(torch.device("cpu"), torch.bfloat16))
+    made = edit_prompt(RECIPE.but(cross=1.0, weights=((0, 2, 3.0),)), half)
+    assert made.latents.isfinite().all()
+    assert torch.equal(made.latents[0], unedited(RECIPE.but(weights=((0, 2, 3.0),)), half).latents[0])
+    alignment = made.alignments[0]
+    for before, after in zip(made.maps(0).before.values(), made.maps(0).after.values(), strict=True):
+        expected = before[0].float() @ alignment.matrix
+        torch.testing.assert_close(after[1].float(), expected, rtol=0.02, atol=2e-3)
+
+
+def test_large_grids_are_left_to_the_fused_kernel_and_not_kept(folders, tmp_path):
+    """64 x 64 latents, as Stable Diffusion has, on four grids of which each is treated in its own way."""
+    folder = tmp_path / "four grids"
+    shutil.copytree(folders["sd1"], folder)
+    torch.manual_seed(5)
+    plain = UNet2DConditionModel.from_pretrained(folder / "unet")
+    UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",) * 4,
+        up_block_types=("CrossAttnUpBlock2D",) * 4,
+        cross_attention_dim=plain.config.cross_attention_dim,
+        attention_head_dim=2,
+    ).save_pretrained(folder / "unet")
+    model = load_model(str(folder))
+    fused = Counter()
+    for name, layer in model.denoiser.network.named_modules():
+        if name.endswith((".attn1", ".attn2")):
+            layer.processor = Noting(layer.processor, fused)
+    recipe = RECIPE.but(steps=2, cross=1.0, self_fraction=1.0, blend=((0, 2), (1, 2)))
+    made = edit_prompt(recipe, model)
+    # Self-attention on 64 x 64 and 32 x 32, in one layer on the way down and two on the way up, both steps.
+    assert fused == {4096: 6, 1024: 6}
+    assert made.grids == [(32, 32), (16, 16), (8, 8)]
+    # The paper's 16 x 16 makes the mask, and all of the latents are masked.
+    assert AttentionEdits._blend_grid(dict.fromkeys(made.grids)) == (16, 16)
+    assert made.maps(0).mask.shape == (2, 64, 64)
+    assert torch.equal(made.latents[0], unedited(recipe, model).latents[0])
+    assert not torch.equal(made.latents[1], made.latents[0])
+
+
+class Noting:
+    """A layer's processor, and how often it was called for how many queries."""
+
+    def __init__(self, usual, calls):
+        self.usual, self.calls = usual, calls
+
+    def __call__(self, attn, hidden_states, *args, **options):
+        self.calls[hidden_states.shape[1]] += 1
+        return self.usual(attn, hidden_states, *args, **options)
+
+
 # The machinery
 
 
-def test_processors_are_put_back_also_after_an_error(models, monkeypatch):
-    model = models["sd1"]
+def test_processors_are_put_back_also_after_an_error(model, monkeypatch):
     before = dict(model.denoiser.network.attn_processors)
     events = run(RECIPE, model, [control_of(RECIPE, model)])
     next(events)
@@ -431,8 +487,8 @@ def test_runs_that_take_turns_do_not_touch_each_other(models):
     assert torch.equal(ends["b"].latents, edited.latents)
 
 
-def test_a_changed_fraction_repeats_only_its_steps(models):
-    model, prefixes = models["sd1"], Prefixes()
+def test_a_changed_fraction_repeats_only_its_steps(model):
+    prefixes = Prefixes()
     recipe = RECIPE.but(steps=20, cross=0.8, self_fraction=0.3)
     edit_prompt(recipe, model, prefixes)
     again = edit_prompt(recipe.but(cross=0.6), model, prefixes)
@@ -481,8 +537,8 @@ def test_what_the_kept_maps_take_is_bounded(models, monkeypatch):
     assert torch.equal(less.maps(1).after[8, 8], whole.maps(1).after[8, 8])
 
 
-def test_the_solver_asks_twice_and_the_step_counts_once(models):
-    made = edit_prompt(RECIPE.but(solver="heun", cross=0.6), models["sd1"])
+def test_the_solver_asks_twice_and_the_step_counts_once(model):
+    made = edit_prompt(RECIPE.but(solver="heun", cross=0.6), model)
     assert [takes_over(made, k, [0, 1, 2]) for k in range(STEPS)] == [True, True, True, False, False]
 
 

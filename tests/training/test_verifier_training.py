@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from playground.images.verifier import Verifier
+from playground.images.verifier import GRID, Verifier, grid_contrast
 from training import evaluate, scenes, verifier, world
 from training.scenes import Scene, Thing
 
@@ -55,6 +55,23 @@ def test_features_have_the_documented_shapes_and_gradients(model):
     model.noun_logits(seen)[:, 0].sum().backward()
     assert pictures.grad is not None
     assert pictures.grad.abs().sum() > 0
+
+
+def test_the_grid_of_pixel_art_is_seen_at_its_borders():
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.rand(2, 3, 32, 32, generator=generator).mul(2).sub(1)
+    blocks = blocks.repeat_interleave(GRID, 2).repeat_interleave(GRID, 3)
+    across, down = grid_contrast(blocks).view(2, 2, GRID).unbind(1)
+    # Differences are between a pixel and the next: the border of a block is at its last.
+    for contrast in (across, down):
+        assert contrast.argmax(1).tolist() == [GRID - 1] * 2
+        assert torch.allclose(contrast.sum(1), torch.zeros(2), atol=1e-5)
+        assert (contrast[:, -1] - contrast[:, 0] > 5).all()
+    # A photograph of it, fainter and with noise, still has it; noise alone and nothing at all have none.
+    faint = 0.5 * blocks + 0.05 * torch.randn(blocks.shape, generator=generator)
+    assert (grid_contrast(faint).view(2, 2, GRID)[:, :, -1] > 0.7).all()
+    assert grid_contrast(torch.randn(2, 3, 128, 128, generator=generator)).abs().max() < 0.05
+    assert grid_contrast(torch.zeros(1, 3, 128, 128)).abs().max() == 0
 
 
 def test_verdicts_cover_what_the_caption_asks_and_nothing_else(model):
