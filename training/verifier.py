@@ -175,6 +175,16 @@ def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return x.clamp(-1, 1)
 
 
+def _mirror(x: torch.Tensor, true: Targets, rng: np.random.Generator) -> tuple[torch.Tensor, Targets]:
+    """Half of the pictures mirrored: left is right then, and everything else stays what it is."""
+    turned = torch.from_numpy(rng.random(len(x)) < 0.5)
+    left, right = RELATIONS.index("left"), RELATIONS.index("right")
+    relation = true.relation.clone()
+    relation[turned & (true.relation == left)] = right
+    relation[turned & (true.relation == right)] = left
+    return torch.where(turned[:, None, None, None], x.flip(3), x), dataclasses.replace(true, relation=relation)
+
+
 def main() -> None:
     """Train the verifier; an interrupted run resumes from its checkpoint."""
     parser = common.parser(main.__doc__)
@@ -188,6 +198,7 @@ def main() -> None:
     # Unlike the denoiser, it must read the held-out pairs as well as any other.
     data.render(o.work, "verifier-scenes", common.VERIFIER_SEEDS, o.count, o.threads, novel_every=8)
     pictures, truths = data.load(o.work, "verifier-scenes")
+    styled = np.flatnonzero([scene.style is not None for scene in truths])
     checkpoint = o.work / "verifier.pt"
     start = o.work / "verifier"
     model = Verifier.load(start).train() if start.exists() else Verifier(labels())
@@ -217,9 +228,12 @@ def main() -> None:
     progress, saved = common.Progress(o.steps, step, "verifier"), time.monotonic()
     while step < o.steps:
         rng = np.random.default_rng(step)
+        # Things are hardest to tell in pencil and in neon: a third of the scenes have a style for certain.
         chosen = rng.integers(0, len(truths), o.batch)
-        x = _augment(common.to_signed(torch.from_numpy(pictures[np.sort(chosen)])), rng)
-        true = targets([truths[i] for i in np.sort(chosen)], model.labels)
+        chosen[: o.batch // 3] = rng.choice(styled, o.batch // 3)
+        chosen.sort()
+        x = _augment(common.to_signed(torch.from_numpy(pictures[chosen])), rng)
+        x, true = _mirror(x, targets([truths[i] for i in chosen], model.labels), rng)
         true = Targets(**{f.name: getattr(true, f.name).to(device) for f in dataclasses.fields(true)})
         with common.autocast(device):
             seen = model(x.to(device).contiguous(memory_format=torch.channels_last))

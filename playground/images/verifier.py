@@ -16,6 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+GRID = 4
+"""Width of a block of pixel art in pixels."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -44,7 +47,7 @@ class Features:
     whole: Tensor
     """The picture as a whole, [B, D]."""
     texture: Tensor
-    """What its surface is like, wherever: means of the finest maps, [B, T]."""
+    """What its surface is like, wherever: logarithms of the finest maps' means, :func:`grid_contrast`, [B, T]."""
 
 
 class _Block(nn.Module):
@@ -102,7 +105,7 @@ class Verifier(nn.Module):
         self.relation = _head(2 * (noun + 2) + whole, len(labels.relations))
         self.background = _head(whole, len(labels.backgrounds))
         # A style is in the strokes: pixels and pencil lines are gone from the coarse maps.
-        self.style = _head(whole + widths[0] + widths[1], 1 + len(labels.styles))
+        self.style = _head(whole + widths[0] + widths[1] + 2 * GRID, 1 + len(labels.styles))
 
     def forward(self, pictures: Tensor) -> Features:
         """Look at pictures [B, 3, 128, 128] in [-1, 1]."""
@@ -125,7 +128,9 @@ class Verifier(nn.Module):
         )
         grid = torch.stack([xs.flatten(), ys.flatten()], -1)
         whole = torch.cat([self.summary(coarse).float(), places.mean(1)], -1)
-        texture = torch.cat([stem.float().mean((2, 3)), maps[0].float().mean((2, 3))], -1)
+        strokes = torch.cat([stem.float().mean((2, 3)), maps[0].float().mean((2, 3))], -1)
+        # In logarithms, one kind of edge against another does not depend on how many edges there are.
+        texture = torch.cat([_log(strokes), 3 * grid_contrast(pictures)], -1)  # spread alike
         return Features(tuple(maps), attention @ places, attention @ grid, whole, texture)
 
     def noun_logits(self, seen: Features) -> Tensor:
@@ -183,6 +188,29 @@ class Verifier(nn.Module):
         weights = load_file(folder / "model.safetensors")
         model.load_state_dict({name: value.float() for name, value in weights.items()})
         return model.eval()
+
+
+def grid_contrast(pictures: Tensor) -> Tensor:
+    """How much more neighbouring pixels differ at each phase of a grid than on average, in logarithms, [B, 2 GRID].
+
+    Pixel art differs across the borders of its blocks and not within them; everything else differs alike
+    everywhere. Means over learnt maps of half the resolution never showed it: without this, every scene in pixel
+    art was read as one in no style.
+
+    Args:
+        pictures: [B, 3, H, W], H and W above GRID; phases count from the left and from the top.
+    """
+    gray = pictures.float().mean(1)
+    phases = []
+    for differences in (gray.diff(dim=2).abs().mean(1), gray.diff(dim=1).abs().mean(2)):
+        logs = _log(torch.stack([differences[:, phase::GRID].mean(1) for phase in range(GRID)], 1))
+        phases.append(logs - logs.mean(1, keepdim=True))
+    return torch.cat(phases, 1)
+
+
+def _log(means: Tensor) -> Tensor:
+    """Logarithm of means of what is not negative, finite also where there is nothing."""
+    return (means + 1e-3).log()
 
 
 def _of(values: Tensor, noun: Tensor) -> Tensor:
