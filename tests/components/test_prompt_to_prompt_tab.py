@@ -14,6 +14,7 @@ from components.tabs.prompt_to_prompt import (
     PLAIN,
     PRESETS,
     alignment_chips,
+    attention_value,
     carried,
     fitting,
     grid_tiles,
@@ -22,9 +23,10 @@ from components.tabs.prompt_to_prompt import (
     shown_value,
     words_in,
 )
+from playground.images import attention
 from playground.images.alignment import align
 from playground.images.models import load_model
-from playground.images.prompt_to_prompt import PromptToPrompt, edits_of
+from playground.images.prompt_to_prompt import PromptToPrompt, edit_prompt, edits_of
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,15 @@ def test_what_is_said_of_words_follows_its_line():
     assert carried(entries, [source, dog, bird], [source, dog, bird, fish]) == entries
     # Typed over, a line is still the same line.
     assert carried(entries, [source, dog, bird], [source, fish, bird]) == entries
+
+
+def test_maps_that_are_not_kept_are_told(model, monkeypatch):
+    recipe = PromptToPrompt(prompt="a cat", edits=("a dog",), steps=2)
+    whole = attention_value(edit_prompt(recipe, model), model, "token")
+    assert whole["grids"] == ["16x16", "8x8"] and "not kept" not in whole["note"]
+    monkeypatch.setattr(attention, "MOST_BYTES", 4 * 2 * 2 * model.text.encoders[0].length * 100)
+    less = attention_value(edit_prompt(recipe, model), model, "token")
+    assert less["grids"] == ["8x8"] and "Maps of 16 × 16 places are not kept" in less["note"]
 
 
 def test_a_preset_resets_whatever_it_does_not_say():
