@@ -13,23 +13,29 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from playground.devices import calculates_in_bfloat16
-
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Matrices [B, m, n] with the singular vectors of the given ones and singular values near one.
 
     Newton-Schulz iteration with the quintic coefficients of Jordan et al. 2024: they end between 0.7 and 1.2.
+
+    Each step is x <- P x with P = a + b G + c G^2 and G = x x^T, and turns G into P G P: so all steps work on the
+    small m x m matrices, and the wide x is multiplied twice instead of ten times: thrice as fast at n = 9 m.
+    In half precision the rounding of G would show, in single precision it does not.
     """
-    x = matrices.bfloat16() if calculates_in_bfloat16(matrices.device) else matrices.float()
+    x = matrices.float()
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
     x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        # x <- a x + (b G + c G^2) x with G = x x^T.
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    gram, product = x @ x.mT, None
+    for step in range(steps):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        polynomial.diagonal(dim1=1, dim2=2).add_(3.4445)
+        product = polynomial if product is None else polynomial @ product
+        if step + 1 < steps:
+            gram = polynomial @ gram @ polynomial
+    x = product @ x
     return (x.mT if tall else x).to(matrices.dtype)
 
 

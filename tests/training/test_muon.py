@@ -24,6 +24,18 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape):
         torch.testing.assert_close(product, product.T, atol=0.05 * product.abs().max().item(), rtol=0)
 
 
+@pytest.mark.parametrize("rank", [3, 24])
+def test_the_iteration_on_gram_matrices_is_the_one_on_the_matrices(rank):
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(2, n, rank, generator=generator, dtype=torch.float64) for n in (24, 60))
+    matrices = rows * torch.logspace(0, -3, rank) @ columns.mT
+    expected = matrices / torch.linalg.matrix_norm(matrices, keepdim=True)
+    for _ in range(5):
+        gram = expected @ expected.mT
+        expected = 3.4445 * expected + (-4.7750 * gram + 2.0315 * gram @ gram) @ expected
+    torch.testing.assert_close(orthogonalise(matrices.float()).double(), expected, atol=1e-3, rtol=0)
+
+
 def test_matrices_of_one_shape_are_updated_each_by_its_own_gradient():
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(shape, generator=generator) for shape in ((6, 9), (6, 9), (9, 6), (4, 2, 3, 3))]
