@@ -2,6 +2,7 @@
 
     python -m training.denoiser --steps 20000                  # resumes from its checkpoint, if there is one
     python -m training.denoiser --steps 40000 --from FOLDER    # starts from the averaged weights of a model folder
+    python -m training.denoiser --align 1 --verifier FOLDER    # with representation alignment, see alignment.py
 
 v-prediction (Salimans & Ho 2022) under the DDPM linear schedule (Ho et al. 2020; betas 1e-4 to 0.02, 1000 steps).
 The learning rate is constant, so a run can always be continued; what is kept is an average of the weights over
@@ -25,12 +26,16 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from training import common, latents, text
+from playground.images.verifier import Verifier
+from training import common, data, latents, text
+from training.alignment import Alignment, LinearDecoder
 from training.muon import MuonAndAdam
 from training.scenes import Scene
 
 TRAIN_TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
+FITTED = 300
+"""Scenes to which the alignment's linear decoder is fitted."""
 COUNTERS = "training.json"
 """The file of a model folder that says how long it was trained."""
 
@@ -180,6 +185,9 @@ class Trainer:
     seconds: float = 0.0
     first: int = 0
     """The step at which the optimiser started, from which its warm-up counts."""
+    alignment: Alignment | None = None
+    align: float = 1.0
+    """Weight of the alignment in the loss."""
 
     def __post_init__(self) -> None:
         self.text_encoder.to(self.device).train()
@@ -191,16 +199,23 @@ class Trainer:
         outer = [self.unet.conv_in.weight, self.unet.conv_out.weight, *embeddings]
         self.optimizer = MuonAndAdam(self.parameters, outer, self.muon_rate, self.adam_rate)
         self.average = common.Average(self.parameters)
+        self.levels = alphas_and_sigmas()
 
     def update(self, *batch: torch.Tensor) -> float:
-        """One optimiser step on a batch of :class:`Batches`; returns its loss, the weighted squared error of v."""
+        """One optimiser step on a batch of :class:`Batches`; returns the weighted squared error of v."""
         noisy, t, ids, velocity, weights = (x.to(self.device) for x in batch)
         with common.autocast(self.device):
             states = self.text_encoder(ids)[0]
             predicted = self.unet(noisy.contiguous(memory_format=torch.channels_last), t, states).sample
-        loss = ((predicted.float() - velocity).square().mean((1, 2, 3)) * weights).mean()
-        loss.backward()
+        loss = whole = ((predicted.float() - velocity).square().mean((1, 2, 3)) * weights).mean()
+        if self.alignment:
+            alpha, sigma = (x.to(self.device)[t].view(-1, 1, 1, 1) for x in self.levels)
+            with common.autocast(self.device):
+                whole = loss + self.align * self.alignment.loss(alpha * noisy - sigma * velocity)
+        whole.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if self.alignment:
+            self.alignment.step()
         self.optimizer.step(min(1.0, (self.step - self.first + 1) / self.warmup))
         self.average.update(self.step)
         self.step += 1
@@ -215,6 +230,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.values,
             "counters": self.counters() | {"first": self.first},
+            "alignment": self.alignment.state_dict() if self.alignment else None,
         }
 
     def counters(self) -> dict[str, float]:
@@ -227,6 +243,8 @@ class Trainer:
         self.unet.load_state_dict(state["unet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load(state["average"])
+        if self.alignment and state.get("alignment"):
+            self.alignment.load_state_dict(state["alignment"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
 
@@ -276,6 +294,8 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="start", type=Path, help="model folder to start from when there is no checkpoint"
     )
+    parser.add_argument("--align", type=float, default=0.0, help="weight of the representation alignment")
+    parser.add_argument("--verifier", type=Path, help="the verifier's folder; WORK/verifier if not given")
     o = parser.parse_args()
 
     device = common.prepare(o.threads)
@@ -284,6 +304,11 @@ def main() -> None:
     images, truths = latents.load(latents.folder_for(o.work, autoencoder))
     channels = images.shape[1]
     trainer = from_folder(o.start, device) if o.start else fresh(device, channels)
+    if o.align:
+        pictures = torch.from_numpy(data.load(o.work, "scenes")[0][:FITTED].copy())
+        verifier = Verifier.load(o.verifier or o.work / "verifier")
+        decode = LinearDecoder(autoencoder, pictures)
+        trainer.alignment, trainer.align = Alignment(trainer.unet, verifier, decode, pictures), o.align
     if checkpoint.exists():
         trainer.restore(common.load_checkpoint(checkpoint, device))
     if o.compile:
