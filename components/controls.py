@@ -25,6 +25,14 @@ class Number(gr.Number, metaclass=NoStub):
         return payload
 
 
+class Dropdown(gr.Dropdown, metaclass=NoStub):
+    """Gradio's list, without its own check: which choices there are depends on others, and a link may set all at
+    once. The recipe says in a sentence what is wrong."""
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
 def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Component:
     """The Gradio control for a field: slider for bounded numbers, dropdown for choices, else text.
 
@@ -42,7 +50,7 @@ def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Co
         "elem_id": f"{recipe.tab}-{name}",
     } | options
     if "choices" in options or get_origin(info.annotation) is Literal:
-        return gr.Dropdown(**{"choices": list(get_args(info.annotation))} | common)
+        return Dropdown(**{"choices": list(get_args(info.annotation))} | common)
     if info.annotation in (int, float):
         low, high = bounds(info)
         step = extra.get("step")

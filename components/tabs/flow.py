@@ -134,6 +134,10 @@ of clouds of as many exact draws stay below the dashed line). They run from σ/�
 data. An error that falls with the square of the evaluations, slope 2, is order 2. All steps are spaced evenly
 in log σ/α here, whatever the time grid. Guidance is off.
 """
+ASK = (
+    "Click a point of the plane for log p, exact and by the ODE, and the way there and back "
+    "(untick “edit on the plane” first, where it is ticked)."
+)
 COMPARE = "Compare solvers"
 TRAIN = "Train, or go on training"
 GO_ON = 1000
@@ -185,10 +189,22 @@ def refused_choices(recipe: PlaneFlow) -> dict[str, str]:
     return {k: v for k, v in refused.items() if not k.startswith("target/") or "closed form" in v}
 
 
+def problem_of(recipe: PlaneFlow) -> dict[str, Any]:
+    """The fields that decide about errors against cost."""
+    return {name: getattr(recipe, name) for name in COMPARABLE}
+
+
+def comparison_line(recipe: PlaneComparison) -> str:
+    """What a comparison is of, in words."""
+    told = [TARGET_TITLES[recipe.target], f"{recipe.path} path", f"{recipe.source} source"]
+    if recipe.label >= 0:
+        told.append(f"class {recipe.label}")
+    return ", ".join([*told, f"η = {recipe.eta:g}", f"seed {recipe.seed}"])
+
+
 def comparison_of(recipe: PlaneFlow, solvers: Sequence[str]) -> PlaneComparison:
     """Solvers on the exact field of a flow's target, path and class."""
-    same = {name: getattr(recipe, name) for name in COMPARABLE}
-    return PlaneComparison.make(**same, solvers=tuple(solvers), budgets=COST_BUDGETS, grid="log_snr")
+    return PlaneComparison.make(**problem_of(recipe), solvers=tuple(solvers), budgets=COST_BUDGETS, grid="log_snr")
 
 
 class Pace:
@@ -272,7 +288,7 @@ def sheet(views: FlowViews, backend: Backend, query: Mapping[str, str]) -> Sheet
     value = plane_value(flow, "run", False, shown, None, []) | {"alone": True}
     refused = value["reasons"]
     there = FILED if recipe.dimension == 2 else [n for n in FILED if n not in ("density", "line-1")]
-    names = ["flow", "line-0", "exact", *(n for n in there if n not in refused)]
+    names = ["flow", "line-0", *(n for n in ("exact", *there) if n not in refused)]
     files = {}
     for name in names:
         try:
@@ -405,14 +421,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="flow-stop")
             save = Save(elem_id="flow-save")
             notes = gr.HTML(elem_classes="dp-note", elem_id="flow-notes")
-            point = gr.HTML(
-                lines(
-                    "Click a point of the plane for log p, exact and by the ODE, and the way there and back "
-                    "(untick “edit on the plane” first, where it is ticked)."
-                ),
-                elem_classes="dp-readout",
-                elem_id="flow-point",
-            )
+            point = gr.HTML(lines(ASK), elem_classes="dp-readout", elem_id="flow-point")
             with gr.Column(elem_classes="dp-card"):
                 gr.Markdown("## The path and its steps")
                 chart = gr.Plot(show_label=False, elem_id="flow-path-chart")
@@ -442,9 +451,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             compare = gr.Button(COMPARE, size="sm", scale=1, min_width=160, elem_id="flow-compare")
         with gr.Row(elem_classes="dp-halves", visible=False) as halves:
             costs = [gr.Plot(show_label=False, elem_id=f"flow-{what}-chart") for what in ("error", "marginal")]
+        costs_of = gr.HTML(elem_classes="dp-note", elem_id="flow-costs-of")
+        compared_of = gr.State(None)
 
     controls = [c[name] for name in NAMES]
-    outputs = [plane, status, error, notes, save, shown, chart, losses]
+    outputs = [plane, status, error, notes, save, shown, chart, losses, point]
 
     # --- one run, from values to views ----------------------------------------------------------------
     def editing(recipe: PlaneFlow, on: bool) -> tuple[str | None, list]:
@@ -481,9 +492,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                         notes: lines(*warned),
                         save: save_value(made["token"], flow.recipe),
                         chart: path_coefficients(recipe),
+                        losses: gr.Plot(training_loss(flow.history), visible=True)
+                        if flow.history
+                        else gr.Plot(visible=False),
+                        point: lines(ASK),  # what was told there was told of another flow
                     }
-                    if flow.history:
-                        update[losses] = gr.Plot(training_loss(flow.history), visible=True)
                 yield update
             elif isinstance(event, Preview) and isinstance(event.value, Training):
                 training = event.value
@@ -768,6 +781,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return {
                 compare: button,
                 halves: gr.Row(visible=True),
+                compared_of: recipe,
                 **dict(zip(costs, figures, strict=True)),
                 error: "",
             }
@@ -793,7 +807,25 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             yield {error: lines(str(problem)), compare: again}
 
-    compare.click(run_comparison, [compared, *controls], [compare, halves, *costs, error], **running)
+    compare.click(run_comparison, [compared, *controls], [compare, halves, compared_of, *costs, error], **running)
+
+    def still(of: PlaneComparison | None, *values: Any) -> str:
+        """What the charts are of, where that is no longer what the controls say."""
+        try:
+            if of is None or all(getattr(of, n) == v for n, v in problem_of(recipe_of(values)).items()):
+                return ""
+        except PlaygroundError:
+            pass
+        return lines(f"The charts are of other settings: {comparison_line(of)}. Compare again for those above.")
+
+    deciders = [compared_of, *(c[name] for name in COMPARABLE if name in c)]
+    gr.on(
+        [x.change for x in deciders],
+        still,
+        [compared_of, *controls],
+        costs_of,
+        **(fast | {"trigger_mode": "always_last"}),
+    )
 
     # --- the same for programs --------------------------------------------------------------------------
     def plane_flow(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:

@@ -13,9 +13,13 @@ from playground.guidance import Guidance, guided
 from playground.plan import Row
 from playground.plane.density import BOX, Density, grid_points
 from playground.plane.flow import zoom
+from playground.plane.mixtures import ExactField
 from playground.plane.packing import pack
 from playground.sampling import answers_of
 from playground.schedules import as_time
+
+LEAST_LOG_DENSITY = -700.0
+"""Below it a density is no number any more: exp(-700) = 1e-304."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,21 @@ class Arrows:
         values: [T, G, G, 2] (on the line [T, G, 1]) float32; row 0 is the lowest y. Time runs from data to noise,
             so a particle that is being sampled moves against them.
         times: [T]; zoom: [T] by how much the grid is scaled, as `Flow.zoom`; box: half its width before that.
+        there: as values without the last dimension, bool: false where no particle can be, and the velocity is 0;
+            None for a field that is defined everywhere.
     """
 
     values: Tensor
     times: Tensor
     zoom: Tensor
     box: float
+    there: Tensor | None = None
 
     def to_bytes(self) -> bytes:
         """For the page: "arrows", velocities divided by the zoom of their time."""
         array = (self.values / rows(self.zoom, self.values)).numpy()
-        return pack({"arrows": array}, times=self.times.tolist(), zoom=self.zoom.tolist(), box=self.box)
+        known = {} if self.there is None else {"there": self.there.numpy().astype("u1")}
+        return pack({"arrows": array, **known}, times=self.times.tolist(), zoom=self.zoom.tolist(), box=self.box)
 
 
 @torch.no_grad()
@@ -74,6 +82,14 @@ def step_at(grid: Sequence[float], t: float) -> int:
     return min(max(sum(g >= t - 1e-9 for g in grid) - 1, 0), len(grid) - 2)
 
 
+def reached(exact: ExactField, x: Tensor, t: float, label: int = -1) -> Tensor:
+    """Where the density of a uniform source's flow is more than nothing, at x [B, D]: [B] bool.
+
+    Beyond it the closed form goes on as an extrapolation that grows without bound.
+    """
+    return exact.log_density(x.double(), float(exact.schedule.clamp(t)), label) > LEAST_LOG_DENSITY
+
+
 def _points(box: float, size: int, dim: int) -> Tensor:
     points = grid_points(box, size) if dim == 2 else grid_points(box, size)[:size, :1]
     return points.float()
@@ -88,30 +104,41 @@ def arrows(
     rule: Guidance | None = None,
     weak: Field | None = None,
     grid: Sequence[float] = (1.0, 0.0),
+    within: ExactField | None = None,
 ) -> Arrows:
     """The velocity on a grid over time, exact or learned, guided or not: [T, size, size, 2].
 
     Args:
         label, rule, weak: as in `asked`.
         grid: the run's times, for a rule whose first steps stand still.
+        within: the exact field of a uniform source, to leave out what its particles cannot reach.
     """
     at = torch.as_tensor(times, dtype=torch.float64)
     zooms = zoom(field.schedule, at)
     dim = field.shape[0]
     points = _points(box, size, dim)
-    values = torch.stack(
-        [
-            asked(field, float(z) * points, float(t), label, rule, weak, step_at(grid, float(t))).velocity
-            for t, z in zip(at, zooms, strict=True)
-        ]
-    )
-    return Arrows(values.reshape(len(at), *[size] * dim, dim), at, zooms, box)
+    frames, there = [], []
+    for t, z in zip(at.tolist(), zooms.tolist(), strict=True):
+        velocity = asked(field, z * points, t, label, rule, weak, step_at(grid, t)).velocity
+        if within is not None:
+            there.append(reached(within, z * points, t, label))
+            velocity = torch.where(there[-1][:, None], velocity, 0.0)
+        frames.append(velocity)
+    cells = (len(at), *[size] * dim)
+    known = torch.stack(there).reshape(cells) if there else None
+    return Arrows(torch.stack(frames).reshape(*cells, dim), at, zooms, box, known)
 
 
 def error_map(learned: Field, exact: Field, t: float, box: float = BOX, size: int = 64, label: int = -1) -> Density:
-    """|learned - exact| in the velocity, on a grid at one time: [1, size, size] (on the line [1, size])."""
+    """|learned - exact| in the velocity, on a grid at one time: [1, size, size] (on the line [1, size]).
+
+    With a uniform source 0 where no particle can be.
+    """
     z = zoom(exact.schedule, as_time(t).reshape(1))
     dim = exact.shape[0]
     points = float(z[0]) * _points(box, size, dim)
     gap = asked(learned, points, t, label).velocity - asked(exact, points, t, label).velocity
-    return Density(gap.norm(dim=-1).reshape(1, *[size] * dim), as_time(t).reshape(1), z, box, "errors")
+    error = gap.norm(dim=-1)
+    if isinstance(exact, ExactField) and exact.source == "uniform":
+        error = torch.where(reached(exact, points, float(t), label), error, 0.0)
+    return Density(error.reshape(1, *[size] * dim), as_time(t).reshape(1), z, box, "errors")

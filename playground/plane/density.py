@@ -19,14 +19,18 @@ from playground.schedules import Schedule
 BOX = 3.2
 """Half the width of the view, in units of the data; times the zoom of its time."""
 
+CELL_NODES = 8
+"""Of Gauss-Legendre quadrature within a cell."""
+
 
 @dataclass(frozen=True)
 class Density:
     """Densities on the cells of a square grid.
 
     Attributes:
-        values: [T, H, W], or [T, W] on the line; float32, per unit of x. Row 0 is the lowest y; values stand for
-            the middles of cells that fill [-box, box] times the zoom.
+        values: [T, H, W], or [T, W] on the line; float32, per unit of x. Row 0 is the lowest y; the cells fill
+            [-box, box] times the zoom. Densities are means over their cells, those of stretched components in
+            the plane and everything else the values at their middles.
         times: [T].
         zoom: [T], as `Flow.zoom`.
         box: half the width of the view.
@@ -80,14 +84,24 @@ def _exact(target: PlaneFlow | Mixture | ExactField, schedule: Schedule | None) 
 
 
 def _along_axis(field: ExactField, mixture: Mixture, axis: int, x: Tensor, t: Tensor) -> Tensor:
-    """Per component the density of one coordinate, at x [W] and one time t []: [K, W]. float64."""
+    """Per component the density of one coordinate at one time t [], its mean over each of the adjoining cells of
+    equal width around x [W]: [K, W]. float64.
+
+    A kernel may be much narrower than a cell: values at the middles would be a moire of kernels and cells.
+    """
     a, s = field.schedule.alpha(t), field.schedule.sigma(t)
-    offset = x - a * mixture.means[:, axis, None]
+    offset, half = x - a * mixture.means[:, axis, None], (x[1] - x[0]) / 2
     variance = (a**2 * mixture.covariances[:, axis, axis])[:, None]
     if field.source == "uniform":
-        return boxed(offset, s, variance.clamp(min=1e-18).sqrt())[0].exp()
-    variance = variance + s**2
-    return torch.exp(-(offset**2) / (2 * variance)) / (2 * torch.pi * variance).sqrt()
+        deviation = variance.clamp(min=1e-18).sqrt()
+        nodes, shares = np.polynomial.legendre.leggauss(CELL_NODES)
+        terms = (
+            share / 2 * boxed(offset + half * node, s, deviation)[0].exp()
+            for node, share in zip(nodes.tolist(), shares.tolist(), strict=True)
+        )
+        return sum(terms, torch.zeros_like(offset))
+    root = (2 * (variance + s**2)).sqrt()
+    return (torch.erf((offset + half) / root) - torch.erf((offset - half) / root)) / (4 * half)
 
 
 def density(

@@ -14,6 +14,7 @@ from playground.fields import Field, rows
 from playground.guidance import APG, Guidance, ZeroStar
 from playground.plane.arrows import asked, step_at
 from playground.plane.flow import SIGHT, between, exact_field, flow, source_noise, weak_field, zoom
+from playground.plane.mixtures import Mixture
 from playground.plane.packing import pack
 from playground.plane.recipe import PlaneFlow
 from playground.plane.reference import Slope, integrate
@@ -55,10 +56,15 @@ def conditional_paths(recipe: PlaneFlow, point: Sequence[float], times: Tensor, 
     return _film(recipe, "conditional", a * x0 + s * noise, at, x0)
 
 
+def data_of(recipe: PlaneFlow) -> Mixture:
+    """The distribution that a recipe's flow ends in: its class's part, or all of the target."""
+    return recipe.data() if recipe.label < 0 else recipe.data().restricted(recipe.label)
+
+
 def noising_paths(recipe: PlaneFlow, times: Tensor, count: int = 200) -> Film:
-    """The same for data points drawn from the target, each with its own noise: [F, count, D]."""
+    """The same for data points drawn from the target, or its class, each with its own noise: [F, count, D]."""
     path, at = recipe.schedule(), as_time(times)
-    x0 = recipe.data().sample(count, torch.Generator().manual_seed(recipe.seed))
+    x0 = data_of(recipe).sample(count, torch.Generator().manual_seed(recipe.seed))
     noise = source_noise(recipe, count).double()
     a, s = path.alpha(at)[:, None, None], path.sigma(at)[:, None, None]
     return _film(recipe, "noising", a * x0 + s * noise, at)

@@ -20,7 +20,14 @@ from playground.plane.arrows import arrows, error_map
 from playground.plane.density import density, marginal, tilted_density
 from playground.plane.flow import Flow, exact_field, flow, frame_times, weak_field
 from playground.plane.packing import pack
-from playground.plane.paths import conditional_paths, exact_paths, no_exact_path, noising_paths, warped_grid
+from playground.plane.paths import (
+    conditional_paths,
+    data_of,
+    exact_paths,
+    no_exact_path,
+    noising_paths,
+    warped_grid,
+)
 from playground.plane.recipe import PARTICLES, PlaneFlow
 from playground.plane.targets import encode_mixture
 from playground.recipes import rule_fields
@@ -66,7 +73,8 @@ def keys(recipe: PlaneFlow) -> dict[str, str]:
 def _followed(recipe: PlaneFlow) -> tuple[str, ...]:
     """The fields of a recipe that decide which velocities its particles follow, where the field is exact."""
     stepwise = ("grid", "steps") if recipe.rule == "zero_star" else ()
-    return (*WORLD, *GUIDANCE, *stepwise)
+    allowed = ("solver",) if RULES[recipe.rule].renoises else ()  # not with every solver
+    return (*WORLD, *GUIDANCE, *stepwise, *allowed)
 
 
 def reasons(recipe: PlaneFlow) -> dict[str, str]:
@@ -97,12 +105,16 @@ def remarks(recipe: PlaneFlow) -> dict[str, str]:
         told["arrows"] = "The arrows leave the momentum out, which depends on the steps taken so far."
     elif SOLVERS[recipe.solver].stochastic and recipe.eta > 0:
         told["arrows"] = "Particles of this solver follow the arrows only on average: it adds noise to them."
+    if recipe.source == "uniform":
+        nowhere = "Where the density is zero there is no field, and nothing is drawn."
+        told["arrows"] = f"{told['arrows']} {nowhere}" if "arrows" in told else nowhere
+        told["errors"] = nowhere
     return told
 
 
 def _some_data(world: PlaneFlow) -> tuple[float, ...]:
     """The data point that conditional paths lead to before one has been chosen: a component's mean."""
-    mixture = world.data()
+    mixture = data_of(world)
     return tuple(mixture.means[int(mixture.means[:, 0].argmax())].tolist())
 
 
@@ -246,4 +258,6 @@ def _errors(recipe: PlaneFlow, field: Field) -> bytes:
 def _arrows(recipe: PlaneFlow, field: Field) -> bytes:
     times, (row,) = view_times(recipe, ARROW_TIMES), recipe.plan(recipe.schedule()).rows
     weak = weak_field(recipe) if row.guidance.weak else None
-    return arrows(field, times, label=recipe.label, rule=row.guidance, weak=weak, grid=row.times).to_bytes()
+    exact = exact_field(recipe) if recipe.source == "uniform" else None
+    label, rule, grid = recipe.label, row.guidance, row.times
+    return arrows(field, times, label=label, rule=rule, weak=weak, grid=grid, within=exact).to_bytes()

@@ -474,6 +474,12 @@ def test_the_comparison_shows_both_errors_for_the_chosen_solvers(plane):
     expect(left.filter(has_text="Heun")).to_contain_text("(order 2)")
     expect(right.filter(has_text="ancestral")).to_have_count(1)
     expect(left.filter(has_text="ancestral")).to_have_count(0)
+    of = shown.page.locator("#flow-costs-of")
+    expect(of).not_to_contain_text("other settings")
+    shown.choose("target", "two moons")
+    expect(of).to_contain_text("of other settings: three overlapping classes, linear path")
+    shown.choose("target", "three overlapping classes")
+    expect(of).not_to_contain_text("other settings")
 
 
 @pytest.mark.slow
@@ -502,6 +508,31 @@ def test_a_link_restores_a_flow(plane):
     first = shown.flow()[1]["frames"]
     again = plane(**shown.link())
     assert np.array_equal(again.flow()[1]["frames"], first)
+
+
+def test_a_link_with_a_late_class_opens_and_presets_go_on_from_there(plane):
+    shown = plane(target="eight", label=5, w=2)
+    assert shown.recipe().label == 5 and shown.error.inner_text().strip() == ""
+    expect(shown.control("label").locator("input").first).to_have_value("class 5")
+    shown.page.reload()
+    shown.wait_for_flow()
+    assert shown.recipe().label == 5
+    # A target without classes, and then a preset of another with them.
+    shown = plane(target="checkerboard")
+    flows = shown.counted("flows")
+    shown.page.get_by_role("button", name="w = 4", exact=True).click()
+    shown.wait_for_flow(flows)
+    assert shown.recipe().label >= 0 and shown.error.inner_text().strip() == ""
+
+
+def test_what_was_told_of_a_flow_goes_with_it(plane):
+    shown = plane()
+    shown.page.mouse.click(*shown.at(-0.6, 0.9))
+    expect(shown.point).to_contain_text("log p =")
+    flows = shown.counted("flows")
+    shown.choose("target", "three overlapping classes")
+    shown.wait_for_flow(flows)
+    expect(shown.point).to_contain_text("Click a point of the plane")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -279,6 +280,92 @@ def test_a_mixture_is_shaped_by_its_handles(site: SimpleNamespace, open_page: An
     page.mouse.up()
     until(lambda: abs(site.events[-1]["components"][0][2] - 0.8) < 0.03)
     assert site.events[-1]["components"][0][4] == pytest.approx(math.pi / 2, abs=0.03)
+
+
+@pytest.mark.browser
+def test_a_mixture_is_shaped_with_the_keyboard(site: SimpleNamespace, open_page: Any) -> None:
+    components = [[0.0, 0.0, 0.4, 0.2, 0.0, 1.0, 0], [1.0, 1.0, 0.4, 0.2, 0.0, 1.0, 1]]
+    page = open_page(value(edit="mixture", components=components))
+    board = page.locator("#plane canvas.over")
+    expect(board).to_have_attribute("aria-label", re.compile("Enter chooses the next Gaussian"))
+    page.mouse.move(5, 5)
+    board.focus()
+    page.keyboard.press("ArrowRight")  # nothing is chosen yet
+    for key in ("Enter", "Enter", "ArrowRight", "Shift+ArrowDown", "+", "r"):
+        page.keyboard.press(key)
+    until(lambda: len(site.events) == 4)
+    first, second = site.events[-1]["components"]
+    assert first == components[0]
+    assert second == pytest.approx([1.1, 0.99, 0.44, 0.22, 0.1, 1.0, 1], abs=1e-3)
+    page.get_by_role("button", name="Delete").click()
+    until(lambda: len(site.events[-1]["components"]) == 1)
+
+
+@pytest.mark.browser
+def test_what_is_of_the_last_shape_is_not_drawn_over_the_moving_one(site: SimpleNamespace, open_page: Any) -> None:
+    site.files = ring()
+    components = [[0.0, 0.0, 0.4, 0.2, 0.0, 1.0, 0]]
+    show = {"id": "shape", "layers": ["particles", "solver", "arrows"], "at": 0.5}
+    page = open_page(value(edit="mixture", components=components, show=show))
+    page.wait_for_function("document.querySelector('#plane .scales').textContent.includes('exact solution')")
+    box = page.locator("#plane canvas.over").bounding_box()
+    centre = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*centre)
+    page.mouse.down()
+    page.mouse.up()  # chosen, and not moved: all stays, and nobody is told
+    page.wait_for_timeout(200)
+    assert "exact solution" in scales(page) and site.events == []
+    page.mouse.down()
+    page.mouse.move(centre[0] + 40, centre[1], steps=3)
+    page.mouse.up()
+    until(lambda: len(site.events) == 1)
+    until(lambda: "exact solution" not in scales(page) and "arrows" not in scales(page))
+    site.value = value("shaped", edit="mixture", components=site.events[0]["components"], show=show)
+    page.locator("#update").click()
+    until(lambda: "exact solution" in scales(page) and "arrows" in scales(page))
+
+
+@pytest.mark.browser
+def test_only_the_first_button_draws(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page(value(edit="draw", components=[]))
+    page.locator("#plane canvas.over").click(button="right", position={"x": 100, "y": 100})
+    page.wait_for_timeout(200)
+    assert site.events == []
+    page.locator("#plane canvas.over").click(position={"x": 100, "y": 100})
+    until(lambda: len(site.events) == 1)
+
+
+@pytest.mark.browser
+def test_arrays_of_the_line_are_not_drawn_on_the_plane(site: SimpleNamespace, open_page: Any) -> None:
+    show = {"id": "line", "layers": ["particles", "errors", "arrows"], "at": 0.5}
+    site.files = ring() | {
+        "errors": pack({"errors": np.full((2, 48), 9, np.uint8)}, times=[1.0, 0.0], maximum=0.5),
+        "arrows": pack({"arrows": np.ones((2, 12, 1), np.float32)}, times=[1.0, 0.0], zoom=[1.0, 1.0]),
+    }
+    page = open_page(value("line", dimension=1, show=show))
+    until(lambda: "exact| of dx/dt" in scales(page))
+    assert page.evaluate("getComputedStyle(document.querySelector('#plane .strip')).touchAction") == "pan-y"
+    site.files = ring()
+    site.value = value("slow", show=show)
+    page.locator("#update").click()
+    until(lambda: site.fetched["slow/errors"] == 1)
+    drawn = counted(page, "draws")
+    page.locator("#plane .bar input").press("ArrowRight")
+    until(lambda: counted(page, "draws") > drawn)  # and no error on the page, see `open_page`
+    until(lambda: "arrows are" in scales(page))
+
+
+@pytest.mark.browser
+def test_a_cross_goes_with_the_flow_that_was_asked(site: SimpleNamespace, open_page: Any) -> None:
+    page = open_page()
+    board = page.locator("#plane canvas.over")
+    without = pixels(page, "over")
+    board.click(position={"x": 150, "y": 150})
+    until(lambda: len(site.events) == 1 and pixels(page, "over") > without)
+    page.mouse.move(5, 5)
+    site.value = value("another")
+    page.locator("#update").click()
+    until(lambda: pixels(page, "over") == without)
 
 
 @pytest.mark.browser

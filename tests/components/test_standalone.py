@@ -36,7 +36,8 @@ WORDS = PromptToPrompt(prompt="a red cat", edits=("a red dog",), steps=4)
 RACE = Comparison(prompt="a red cat", solvers=("ddim", "heun"), budgets=(3, 5))
 STROKES = SDEdit(prompt="a red cat", t0=0.6, steps=4)
 LINE = PlaneFlow(target="pair", dimension=1, particles=100, steps=4)
-EVERY = [FLOW, LINE, FILM, WORDS, RACE, STROKES]
+STIRRED = PlaneFlow(target="three", path="cosine", solver="ancestral", particles=100, steps=4)  # no exact curves
+EVERY = [FLOW, LINE, STIRRED, FILM, WORDS, RACE, STROKES]
 
 
 def until(page: Page, condition: str) -> None:
@@ -127,6 +128,9 @@ def test_a_flow_plays_and_is_scrubbed_offline(opened, dark):
     pixels = page.locator("canvas.over").screenshot()
     page.locator("canvas.over").click(position={"x": 5, "y": 5})
     page.mouse.move(0, 0)
+    page.wait_for_timeout(200)
+    assert page.locator("canvas.over").screenshot() == pixels
+    page.locator("canvas.over").press("ArrowRight")
     page.wait_for_timeout(200)
     assert page.locator("canvas.over").screenshot() == pixels
 

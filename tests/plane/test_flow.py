@@ -14,6 +14,7 @@ from playground.plane.flow import SIGHT, Cloud, between, run, weak_field
 from playground.plane.metrics import sliced_wasserstein
 from playground.plane.mixtures import ExactField
 from playground.plane.packing import unpack
+from playground.plane.paths import noising_paths
 from playground.plane.recipe import SAMPLERS
 from playground.plane.reference import transported
 from playground.plane.targets import encode_mixture, encode_points
@@ -304,6 +305,43 @@ def test_a_shaped_mixture_is_flown_at_once_and_not_kept():
 def test_a_rule_in_x0_may_be_asked_where_no_noise_is_left(path):
     recipe = PlaneFlow(target="three", label=0, rule="apg", w=2.0, path=path, particles=100)
     assert bool(torch.isfinite(flow(recipe).frames).all())
+
+
+def test_the_field_of_a_uniform_source_is_shown_where_its_particles_can_be():
+    recipe = PlaneFlow(source="uniform", target="three", steps=3, particles=100)
+    header, found = unpack(FlowViews(flow(recipe), lambda make: make()).binary("arrows.bin"))
+    there, velocity, exact = found["there"], found["arrows"], exact_field(recipe)
+    assert 0.2 < there[0].mean() < 0.4  # at t = 1 a square of half width sqrt 3 in a view of 3.2
+    assert not velocity[there == 0].any()
+    assert np.abs(velocity).max() < 50  # and no extrapolation, on whose scale all else would be nothing
+    for k in (0, len(header["times"]) // 2):
+        expected = arrows(exact, [header["times"][k]]).values.numpy()[0]
+        inside = there[k].astype(bool)
+        np.testing.assert_allclose(
+            velocity[k][inside], expected[inside], atol=0.01 * np.abs(expected[inside]).max()
+        )
+    for t, mask in zip(header["times"], there, strict=True):
+        x = float(exact.schedule.alpha(t)) * recipe.data().sample(300, torch.Generator().manual_seed(0)).numpy()
+        x = x + float(exact.schedule.sigma(t)) * np.random.default_rng(0).uniform(-(3**0.5), 3**0.5, x.shape)
+        cell = np.floor((x / 3.2 + 1) / 2 * 24).astype(int)
+        seen = ((cell >= 0) & (cell < 24)).all(1)
+        assert mask[cell[seen, 1], cell[seen, 0]].mean() > 0.8  # a cell on the edge may have its middle outside
+
+
+def test_the_arrows_of_a_rule_for_few_solvers_are_shown():
+    recipe = PlaneFlow(
+        target="three", label=0, w=2.0, rule="cfgpp", solver="ddim", path="cosine", particles=100, steps=4
+    )
+    assert unpack(FlowViews(flow(recipe), lambda make: make()).binary("arrows.bin"))[1]["arrows"].any()
+
+
+def test_noising_and_conditional_paths_are_of_the_chosen_class():
+    recipe = PlaneFlow(target="eight", label=3, particles=100, steps=3)
+    own = recipe.data().restricted(3)
+    at_data = noising_paths(recipe, torch.tensor([0.0]), 200).values[0].double()
+    assert float(torch.cdist(at_data, own.means).min(1).values.max()) < 1
+    header, _ = unpack(FlowViews(flow(recipe), lambda make: make()).binary("conditional.bin"))
+    assert float(torch.cdist(torch.tensor([header["point"]]).double(), own.means).min()) < 1e-3
 
 
 @pytest.mark.parametrize("label", [-1, 1])

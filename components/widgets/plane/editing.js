@@ -13,6 +13,8 @@ const editing = (() => {
   let label = 0;
   let components = [];
   let chosen = -1;
+  let given = ''; // the components of the flow that the page has brought, as text
+  let shaping = false; // whether a hand is at it
   let told = null; // the components that were told last, until a flow has them
   let grip = null; // which handle of the chosen component is held: 'mean', 'x' or 'y'
 
@@ -63,7 +65,8 @@ const editing = (() => {
         nodes.push(make('label', {}, 'weight', weight), make('span', { class: 'quiet' }, 'class'),
           ...labels(c[6], i => { c[6] = i; shape(true); tools(); }));
       } else {
-        nodes.push(make('span', { class: 'quiet' }, 'Choose a Gaussian: drag its centre, scale and turn it by its handles.'));
+        nodes.push(make('span', { class: 'quiet' }, 'Choose a Gaussian: drag its centre, scale and turn it by its handles. ' +
+          'On the keyboard: Enter, the arrow keys, + and −, R.'));
       }
       box.replaceChildren(...nodes);
     }
@@ -74,7 +77,15 @@ const editing = (() => {
   /** A moving hand gets its flows straight from the server; the page hears of the shape that it leaves. */
   function shape(done) {
     const mine = components.map(c => c.map(round));
-    plane.classList.toggle('moving', !done);
+    shaping = !done;
+    if (done && JSON.stringify(mine) === given) { // only chosen, or put back where it was
+      told = null;
+      plane.classList.remove('moving');
+      want();
+      return;
+    }
+    // After the last move as well, until the page has brought the flow of this shape.
+    plane.classList.add('moving');
     if (!done) {
       liveFlow(mine);
       return;
@@ -84,17 +95,17 @@ const editing = (() => {
   }
 
   /** Whether components that a flow brings are from before the ones told last: those are on their way. */
-  function older(given) {
+  function older() {
     if (told === null) return false;
-    if (JSON.stringify(given.map(c => c.map(round))) !== told) return true;
+    if (given !== told) return true;
     told = null;
     return false;
   }
 
   /** Whether points that a flow brings are those from before the last strokes: the others are on their way. */
-  function earlier(given) {
-    if (given.length === 0 || given.length >= points.length) return false;
-    return given.every((p, i) => p.every((v, k) => v === round(points[i][k])));
+  function earlier(brought) {
+    if (brought.length === 0 || brought.length >= points.length) return false;
+    return brought.every((p, i) => p.every((v, k) => v === round(points[i][k])));
   }
 
   function add() {
@@ -146,22 +157,30 @@ const editing = (() => {
     get active() { return mode !== null; },
     get empty() { return points.length + stroke.length === 0; },
 
-    load(what, given) {
+    /** Whether the flow that comes is that of the shape which the hand has left. */
+    get settled() { return told === null && !shaping; },
+
+    load(what, brought) {
       const changed = what !== mode;
       mode = what;
+      given = JSON.stringify(brought.map(c => c.map(round)));
       if (mode === null) delete plane.dataset.edit;
       else plane.dataset.edit = mode;
-      if (changed) told = null;
-      if (mode === 'mixture' && grip === null && !older(given)) {
-        components = given.map(c => [...c]);
+      if (changed) {
+        told = null;
+        plane.classList.remove('moving');
+      }
+      if (mode === 'mixture' && grip === null && !older()) {
+        components = brought.map(c => [...c]);
         if (chosen >= components.length) chosen = -1;
       }
       const before = points.length;
-      if (mode === 'draw' && stroke.length === 0 && (changed || !earlier(given))) points = given.map(p => [...p]);
+      if (mode === 'draw' && stroke.length === 0 && (changed || !earlier(brought))) points = brought.map(p => [...p]);
       if (changed || points.length !== before) tools();
     },
 
     down(event) {
+      if (event.button !== 0 || !event.isPrimary) return false;
       if (mode === 'draw') {
         if (points.length >= MOST_POINTS) return false;
         const { x, y } = within(pointed(event));
@@ -177,6 +196,8 @@ const editing = (() => {
     },
 
     move(event) {
+      if (!event.isPrimary) return false;
+      if (!(event.buttons & 1)) return this.up(); // it was let go where nobody heard of it
       if (stroke.length > 0) {
         for (const part of event.getCoalescedEvents?.() ?? [event]) {
           const { x, y } = within(pointed(part));
@@ -193,6 +214,24 @@ const editing = (() => {
       if (grip === null) return false;
       drag(pointed(event));
       shape(false);
+      return true;
+    },
+
+    /** The mixture without a mouse; whether the key meant something. */
+    key(event) {
+      if (mode !== 'mixture' || event.ctrlKey || event.metaKey || event.altKey) return false;
+      const c = components[chosen];
+      const step = event.shiftKey ? 0.01 : 0.1;
+      const by = { ArrowLeft: [0, -step], ArrowRight: [0, step], ArrowDown: [1, -step], ArrowUp: [1, step] }[event.key];
+      const scale = { '+': 1.1, '-': 1 / 1.1 }[event.key];
+      if (event.key === 'Enter') chosen = (chosen + 1) % components.length;
+      else if (!c) return false;
+      else if (by) c[by[0]] = Math.max(-half(), Math.min(half(), c[by[0]] + by[1]));
+      else if (scale) for (const side of [2, 3]) c[side] = Math.max(0.05, Math.min(2, c[side] * scale));
+      else if (event.key === 'r' || event.key === 'R') c[4] += event.shiftKey ? -0.1 : 0.1;
+      else return false;
+      tools();
+      if (event.key !== 'Enter') shape(true);
       return true;
     },
 

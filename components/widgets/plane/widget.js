@@ -27,6 +27,13 @@ const LAYERS = [
 const FIRST = ['particles', 'trajectories', 'density'];
 const CLASS_COLOURS = ['data', 'cond', 'guided', 'learned', 'exact', 'uncond', 'noise', 'body-text-color'];
 
+/** What the plane tells who cannot see it. */
+const SPOKEN = {
+  look: 'The plane: a click, or Enter at the cross that the arrow keys move, asks for log p',
+  mixture: 'The mixture: Enter chooses the next Gaussian, the arrow keys move it, plus and minus scale it, R turns it',
+  draw: 'The plane to draw on, with mouse or finger',
+};
+
 const plane = find('.plane');
 const canvases = Object.fromEntries(['heat', 'under', 'dots', 'over'].map(name => [name, find('canvas.' + name)]));
 const under = canvases.under.getContext('2d');
@@ -48,6 +55,8 @@ let axis = 0;
 let stale = { board: true, strip: true, cursor: true };
 let hovered = -1;
 let aim = null; // the point that was clicked, or where the keyboard's cross stands
+let goal = null; // the data point of the conditional paths, if one was chosen
+let asked = null; // the flow that points are asked of
 let appliedShow = null;
 let palette = {};
 let darkPalette = null;
@@ -119,8 +128,12 @@ function dotColours() {
 
 // --- drawing the plane -------------------------------------------------------------------------------------
 
+/** Whether a hand shapes the mixture, and everything but the particles is still that of the last shape. */
+const moving = () => plane.classList.contains('moving');
+
 /** The data of a layer that is shown, or null: what has become impossible or failed is not drawn as it was before. */
 function layer(name, buffer = name) {
+  if (moving() && buffer !== 'flow' && name !== 'density') return null;
   return value.url && shown.has(name) && !reasonOf(name) && !slots[buffer].failed ? slots[buffer].data : null;
 }
 
@@ -141,6 +154,9 @@ function drawHeat() {
   paintHeat(heat, mixed.field, frames.shape[2], frames.shape[1], colour, darkPalette ? 0.75 : 0.7);
 }
 
+/** Whether a field is defined at two places of its buffer: without a mask it is everywhere. */
+const exists = (there, i, j) => !there || (there.data[i] !== 0 && there.data[j] !== 0);
+
 function drawContours(name, buffer, frames, colour) {
   const [, height, width] = frames.shape;
   const { field, top } = densityAt(frames, buffer, bracket(buffer.times, timeAt()));
@@ -152,7 +168,7 @@ function drawContours(name, buffer, frames, colour) {
   for (const level of LEVELS) contour(under, field, width, height, level, place);
 }
 
-function drawArrows({ arrows, times, zoom }) {
+function drawArrows({ arrows, there, times, zoom }) {
   const [, grid] = arrows.shape;
   const [k, f] = bracket(times, timeAt());
   const block = grid * grid * 2;
@@ -163,8 +179,9 @@ function drawArrows({ arrows, times, zoom }) {
   const b = Math.min(a + block, arrows.data.length - block);
   // Sampling goes against t, so the arrows show -dx/dt: where a particle goes next.
   for (let i = 0; i < block; i += 1) vectors[i] = -mix(arrows.data[a + i], arrows.data[b + i], f);
-  const lengths = Array.from({ length: grid * grid }, (_, i) => Math.hypot(vectors[2 * i], vectors[2 * i + 1]));
-  const typical = lengths.toSorted((p, q) => p - q)[Math.floor(0.9 * lengths.length)] || 1;
+  const lengths = Array.from({ length: grid * grid }, (_, i) =>
+    (exists(there, a / 2 + i, b / 2 + i) ? Math.hypot(vectors[2 * i], vectors[2 * i + 1]) : 0));
+  const typical = lengths.filter(length => length > 0).toSorted((p, q) => p - q)[Math.floor(0.9 * lengths.filter(length => length > 0).length)] || 1;
   seen.arrows = typical * arrows.scale * along(zoom ?? [1, 1], [k, f]);
   under.strokeStyle = faded(colourOf('field'), 0.75);
   under.lineWidth = 1.2 * ratio;
@@ -265,6 +282,7 @@ function drawDots() {
 
 /** The exact solution from where the particles start, as tracks, or null: there may be none. */
 function exactCurves() {
+  if (moving()) return null;
   const { data, failed } = slots.exact;
   return data && !failed && !value.reasons?.exact ? { frames: data.exact, times: data.times } : null;
 }
@@ -437,7 +455,7 @@ function drawGround() {
 }
 
 /** On the line, the field as slopes: which way, and how steeply, a particle goes on from there. */
-function drawSlopes(context, { arrows, times }) {
+function drawSlopes(context, { arrows, there, times }) {
   const { width, height } = context.canvas;
   const [, rows] = arrows.shape;
   const columns = 32;
@@ -450,6 +468,7 @@ function drawSlopes(context, { arrows, times }) {
     const [k, f] = bracket(times, timeAt(at));
     const next = Math.min(k + 1, times.length - 1);
     for (let i = 0; i < rows; i += 1) {
+      if (!exists(there, k * rows + i, next * rows + i)) continue;
       const x = half() * (2 * (i + 0.5) / rows - 1);
       const speed = mix(arrows.data[k * rows + i], arrows.data[next * rows + i], f) * arrows.scale;
       // Both are divided by the zoom of their time, which is not the same a step later.
@@ -699,7 +718,7 @@ function hover(index) {
 
 function ask(point) {
   if (value.alone) return; // in a file there is nobody to ask
-  aim = point;
+  aim = goal = point;
   stale.board = stale.cursor = true;
   if (shown.has('conditional')) wantConditional();
   trigger('point', { x: point.x, y: point.y, t: timeAt() });
@@ -721,7 +740,14 @@ canvases.over.addEventListener('pointercancel', event => { if (flow && editing.u
 canvases.over.addEventListener('pointerleave', () => hover(-1));
 canvases.over.addEventListener('click', event => { if (flow && !editing.active) ask(pointed(event)); });
 canvases.over.addEventListener('keydown', event => {
-  if (!flow || editing.active) return;
+  if (!flow || value.alone) return; // in a file there is nobody to ask
+  if (editing.active) {
+    if (editing.key(event)) {
+      event.preventDefault();
+      stale.board = true;
+    }
+    return;
+  }
   const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
   if (by) {
     const step = (event.shiftKey ? 0.01 : 0.1) * zoomAt();
@@ -775,9 +801,10 @@ strip.addEventListener('pointerup', event => {
   if (flow && pressed && dimension() === 1) ask({ ...stripPointed(event), y: 0 });
   pressed = null;
 });
+strip.addEventListener('pointercancel', () => { pressed = null; });
 strip.addEventListener('pointerleave', () => hover(-1));
 strip.addEventListener('keydown', event => {
-  if (!flow || dimension() === 2) return;
+  if (!flow || value.alone || dimension() === 2) return;
   const by = { ArrowUp: 0.1, ArrowDown: -0.1 }[event.key];
   if (by) aim = { x: (aim?.x ?? 0) + by * zoomAt(), y: 0, at: position };
   else if (event.key === 'Enter') ask({ x: aim?.x ?? 0, y: 0, at: position });
@@ -869,7 +896,7 @@ function want() {
 }
 
 function wantConditional() {
-  const at = aim ? '_' + aim.x.toFixed(3) + '_' + aim.y.toFixed(3) : '';
+  const at = goal ? '_' + goal.x.toFixed(3) + '_' + goal.y.toFixed(3) : '';
   const key = (value.keys?.conditional ?? value.url) + at;
   slots.conditional.want(key, value.url + 'conditional' + at + '.bin');
 }
@@ -892,6 +919,7 @@ function arrived(name) {
     counters.particles = flow.frames.shape[1];
     counters.frames = frameCount();
     counters.flows = (counters.flows ?? 0) + 1;
+    if (editing.settled) plane.classList.remove('moving');
     fit();
   }
   stale = { board: true, strip: true, cursor: true };
@@ -928,6 +956,7 @@ function scales() {
     rows.push({ bar: palette.learned, ends: ['0', precise(errors.maximum)],
       text: '|learned − exact| of dx/dt, units per unit of t; ' + blended(errors) +
         (dimension() === 2 && timeAt() < errors.times.at(-1) ? ', this one at t = ' + precise(errors.times.at(-1)) : '') });
+    if (value.remarks?.errors) rows.push({ text: value.remarks.errors });
   }
   if (shown.has('solver')) {
     const why = value.reasons?.exact;
@@ -1032,16 +1061,26 @@ function load() {
     }
     appliedShow = show.id;
   }
-  if (plane.dataset.dimension !== String(dimension())) aim = null;
+  if (plane.dataset.dimension !== String(dimension())) {
+    aim = goal = null;
+    // Arrays of the other dimension have another shape; the particles stay until the new ones are here.
+    for (const [name, slot] of Object.entries(slots)) if (name !== 'flow') slot.drop();
+  }
+  // What was asked about a point was asked of the flow on show then.
+  if (value.url !== asked) {
+    if (asked !== null && !value.live) aim = null;
+    if (!value.live) asked = value.url;
+  }
   plane.dataset.dimension = dimension();
   if (dimension() === 1) axis = 0;
   find('.axes').hidden = dimension() === 1;
   strip.tabIndex = dimension() === 1 ? 0 : -1;
+  canvases.over.setAttribute('aria-label', SPOKEN[value.edit] ?? SPOKEN.look);
   if (!value.url && value.edit === 'draw') {
     Object.values(slots).forEach(slot => slot.drop());
     flow = BLANK;
     hovered = -1;
-    aim = null;
+    aim = goal = null;
     counters.particles = 0;
     setPlaying(false);
     for (const part of ['.empty', '.bar', '.ends', '.against', '.chips']) find(part).hidden = true;
