@@ -116,7 +116,13 @@ class FidelityPanel:
         words = asked.words(verifier.labels)
         seeds: list[Seen] = []
         self._ended.discard(visitor)
-        yield {self.measure: gr.Button(f"seed 1 of {SEEDS}", interactive=False), self.said: ""}
+        # The charts of an earlier measurement go with their caption.
+        yield {
+            self.measure: gr.Button(f"seed 1 of {SEEDS}", interactive=False),
+            self.said: "",
+            self.over: gr.Plot(visible=False),
+            self.against: gr.Plot(visible=False),
+        }
         for i, part in enumerate(parts(recipe)):
             for event in backend.run(part, visitor, self._slot):
                 if isinstance(event, Preview):

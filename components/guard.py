@@ -6,8 +6,10 @@ import contextlib
 import logging
 import os
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio.route_utils import FnIndexInferError
@@ -111,10 +113,24 @@ class TooLargeError(Exception):
 
 
 class Guard:
-    """The same for the web server around the page, and a bound on what it takes in: an ASGI middleware."""
+    """The same for the web server around the page, and a bound on what it takes in: an ASGI middleware.
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    Args:
+        names: under which the server answers; "*" for any, as behind a tunnel that changes them.
+    """
+
+    def __init__(self, app: ASGIApp, names: Sequence[str] = ("*",)):
+        self.app, self.names = app, names
+
+    def foreign(self, scope: Scope) -> bool:
+        """Whether another site's page asks, in the browser of somebody who may also be here."""
+        headers = Headers(scope=scope)
+        if headers.get("sec-fetch-site") == "cross-site":
+            return True
+        origin = headers.get("origin")
+        if origin is None or "*" in self.names:
+            return False
+        return urlsplit(origin).hostname != urlsplit(f"//{headers.get('host', '')}").hostname
 
     def refusal(self, scope: Scope) -> JSONResponse | None:
         """What a request is answered at once that must not come further."""
@@ -123,6 +139,8 @@ class Guard:
             return JSONResponse({"detail": "There is nothing here."}, 404)
         if scope["type"] != "http":
             return None
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and self.foreign(scope):
+            return JSONResponse({"detail": "Another site's page may not call this one."}, 403)
         if int(Headers(scope=scope).get("content-length", "0")) > MOST_BYTES:  # a number, says the server before us
             return JSONResponse({"detail": LARGE}, 413)
         if scope["method"] == "POST" and path.endswith("/upload") and not room(get_upload_folder()):

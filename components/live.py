@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 
-from playground.backend import FINAL, Backend, Event, Stopped
+from playground.backend import FINAL, Backend, Event, Failed, Stopped
 from playground.recipes import Recipe
 
 SETTLE = 0.15
@@ -98,6 +98,9 @@ class Live:
             hand.started = values
         for event in self._backend.run(recipe, visitor, self._slot):
             superseded = not hand.newest(values)
+            if isinstance(event, Failed) and event.again:
+                with self._lock:
+                    hand.started = None  # "try again" means the same values
             if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
                 return
             if not superseded:

@@ -220,7 +220,7 @@ def launch(
         prevent_thread_lock=not wait,
         app_kwargs={
             "routes": [*media.routes(), *saving.routes(media, backend, {r: part.sheet for r, part in TABS})],
-            "middleware": [Middleware(Guard), Middleware(Hosts, names=allowed)],
+            "middleware": [Middleware(Guard, names=allowed), Middleware(Hosts, names=allowed)],
         },
         **options,
     )

@@ -31,6 +31,11 @@ RUNNING: dict[str, Any] = {
 }
 """Options of an event that runs something: the backend's queue decides when."""
 
+UNFINISHED: dict[str, Any] = {"unfinished": True}
+"""The value of the row "Save" while something is on show that is not yet a finished run."""
+BESIDE_THE_PAGE = "The page does not run that; `python -m playground render` with the link does."
+"""Of what recipes can hold and no control of the page says."""
+
 Read = Callable[..., tuple[TextToImage, dict[Any, Any]]]
 Show = Callable[..., dict[Any, Any]]
 Components = dict[str, Any]
@@ -205,6 +210,7 @@ class Screen:
     status: Any
     error: Any
     notes: Any
+    save: Any
 
 
 class Runs:
@@ -327,8 +333,10 @@ class Runs:
         screen = self.screen
         if isinstance(event, Result):
             pictures = [{"url": data_url(p), "label": ""} for p in to_uint8(event.value.pictures)]
+            caption = f"{event.value.recipe.steps} steps"
             return {
-                screen.stage: {"pictures": pictures, "live": True, "caption": f"{event.value.recipe.steps} steps"}
+                screen.stage: {"pictures": pictures, "live": True, "caption": caption},
+                screen.save: UNFINISHED,
             }
         if isinstance(event, Preview) and full:
             n = event.count
@@ -341,6 +349,7 @@ class Runs:
                 pictures = [{"url": data_url(p), "label": ""} for p in event.pictures]
                 caption = f"x₀ as predicted at step {event.step}"
                 update[screen.stage] = {"pictures": pictures, "live": True, "caption": caption}
+                update[screen.save] = UNFINISHED
             return update
         if isinstance(event, Stopped | Failed) and not full:
             return {}  # a solver or grid may need more steps than a quick run has: the full one says what is wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,11 @@ import numpy as np
 from components.media import Pictures
 from playground.errors import PlaygroundError
 from playground.recipes import Recipe
+
+
+def api_slot(recipe: type[Recipe]) -> str:
+    """Where a call of a program runs: a place of its own, so that several of one program do not stop each other."""
+    return f"{recipe.tab}/api/{secrets.token_hex(4)}"
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from playground.backend import Backend
 from playground.guidance import RULES
 from playground.recipes import Recipe, rule_fields, title
 from playground.sharing.html import carrier, inert
+from playground.sharing.png import to_png
 from playground.sharing.views import RunViews
 
 LIMIT = 3_000_000
@@ -232,13 +233,23 @@ def _variables() -> str:
     return "\n".join([*blocks, theme.palette()])
 
 
-def film_sheet(views: RunViews, backend: Backend, row: int, above: list[Part]) -> Sheet:
+def film_sheet(
+    views: RunViews,
+    backend: Backend,
+    row: int,
+    above: list[Part],
+    attached: Mapping[str, Image.Image] | None = None,
+) -> Sheet:
     """A picture of a run with its filmstrip.
 
     Args:
         row: which picture.
         above: further widgets, shown between the two; their pictures are added to the files.
+        attached: pictures that the recipe names, which the file has to carry as they are.
     """
+    held = sum(len(to_png(p)) for p in (attached or {}).values())
+    room = max(ROOM // 4, ROOM - held)
+    large_note = "" if room == ROOM - held else f"With its guide the file has more than {LIMIT / 1e6:g} MB."
     result = views.result
     recipe, model = result.recipe, backend.model(result.recipe.model)
     row = min(row, len(result.pictures) - 1)
@@ -246,18 +257,19 @@ def film_sheet(views: RunViews, backend: Backend, row: int, above: list[Part]) -
     picture = Media.url("run", f"picture-{row}.png")
     strip = film("run", result, model, row)
     stills = {picture, *(p["url"] for part in above for p in part.value.get("pictures", ()))}
-    files, _, _ = fitted(views_files(views, stills), ROOM // 4, result.pictures.shape[-1])
+    files, _, _ = fitted(views_files(views, stills), room // 4, result.pictures.shape[-1])
     frames = views_files(views, [column["url"] for column in strip["columns"]])
-    frames, strip["tile"], note = fitted(frames, ROOM - ROOM // 4, strip["tile"])
+    frames, strip["tile"], note = fitted(frames, room - room // 4, strip["tile"])
     large = {"pictures": [{"url": picture, "label": ""}], "live": False, "caption": f"seed {single.seed}"}
     many = len(result.pictures)
     cost = cost_line(result, model, False) + (f" · for all {many} pictures of the run" if many > 1 else "")
     return Sheet(
         recipe.prompt or "(no prompt)",
         single,
-        [html.unescape(said(single)), cost, note],
+        [html.unescape(said(single)), cost, note, large_note],
         [Part("", Stage, large), *above, Part("Filmstrip: what every step believed", Filmstrip, strip)],
         files | frames,
+        attached=dict(attached or {}),
     )
 
 

@@ -123,7 +123,10 @@ class Plan:
         for i, row in enumerate(self.rows):
             asks = tuple(len(q) for q in row.queries(schedule))
             grid = row.times if SOLVERS[row.solver].whole_grid else None
-            lanes.setdefault((row.solver, row.variable, row.eta, asks, type(row.guidance), grid), []).append(i)
+            # Where a step in log-SNR is infinite, multistep formulas take a lower order: in all rows of a lane.
+            ends = (bool(schedule.alpha(row.times[0]) <= 0), bool(schedule.sigma(row.times[-1]) <= 0))
+            lane = (row.solver, row.variable, row.eta, asks, type(row.guidance), grid, ends)
+            lanes.setdefault(lane, []).append(i)
         return list(lanes.values())
 
     def cost(self, schedule: Schedule) -> Count:

@@ -135,7 +135,14 @@ class Recipe(BaseModel):
         try:
             return cls(**values), notes
         except ValidationError as error:
-            # Each value is possible, but not all of them together.
+            # Each value is possible, but not all of them together: without one of them they may be.
+            for name in values:
+                try:
+                    made = cls(**{k: v for k, v in values.items() if k != name})
+                except ValidationError:
+                    continue
+                told = f"{_sentence(cls, error)} The link's {title(cls, name)} was left out."
+                return made, [*notes, told]
             return cls(), [*notes, _sentence(cls, error) + " The defaults are used."]
 
 
@@ -295,7 +302,7 @@ if TYPE_CHECKING:
 else:
     AxisName = Literal["none", "low", "high", "steps", *_parameter_fields()]
 
-AXES: tuple[str, ...] = ("low", "steps", *_parameter_fields())
+AXES: tuple[str, ...] = ("low", "high", "steps", *_parameter_fields())
 """Settings that the page offers as a second axis, those of all rules included."""
 
 MAX_SWEEP = 32
@@ -391,8 +398,8 @@ class TextToImage(Guided):
     def table(self, scales: tuple[float, ...], across: str, count: int = 4) -> Self:
         """A sweep of these scales over `count` values of a second axis, spread over what is possible there.
 
-        The window's end goes from 0 to three quarters of its start, steps double, and a rule's parameter takes
-        the whole of its range.
+        The window's end goes from 0 to three quarters of its start, its start from a quarter above its end to 1,
+        steps double, and a rule's parameter takes the whole of its range.
         """
         info = type(self).model_fields[across]
         low, high = bounds(info)
@@ -400,6 +407,8 @@ class TextToImage(Guided):
             values = [3 * 2**i for i in range(count)]
         elif across == "low":
             values = [round(self.high * i / count, 2) for i in range(count)]
+        elif across == "high":
+            values = [max(self.low, round(self.low + (1 - self.low) * (i + 1) / count, 2)) for i in range(count)]
         else:
             step = info.json_schema_extra["step"]  # type: ignore[index, call-overload]
             ramp = [low + (high - low) * i / (count - 1) for i in range(count)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 
 import numpy as np
@@ -12,6 +13,9 @@ from playground.errors import RecipeError
 
 PIXELS = 40_000_000
 """More pixels than this are refused before they are unpacked: a small file can hold a huge picture."""
+
+_AT_ONCE = threading.BoundedSemaphore(2)
+"""A picture of the most pixels takes some hundred megabytes while it is opened."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -29,6 +33,11 @@ def open_picture(data: bytes, most: int = PIXELS) -> tuple[Image.Image, list[str
     Raises:
         RecipeError: when it is not a picture or too large, in one sentence.
     """
+    with _AT_ONCE:
+        return _opened(data, most)
+
+
+def _opened(data: bytes, most: int) -> tuple[Image.Image, list[str]]:
     notes = []
     try:
         with warnings.catch_warnings():
@@ -39,7 +48,8 @@ def open_picture(data: bytes, most: int = PIXELS) -> tuple[Image.Image, list[str
                     f"The picture has {picture.width} x {picture.height} pixels; {most // 1_000_000} million are "
                     "the most that is opened here."
                 )
-            if getattr(picture, "n_frames", 1) > 1:
+            # Not by the number of frames: to count them, all are looked at.
+            if getattr(picture, "is_animated", False):
                 notes.append("Only the first frame of the animation is used.")
             deep = _deep(picture)
             picture.load()
@@ -79,7 +89,7 @@ def flat(picture: Image.Image, notes: list[str] | None = None) -> Image.Image:
     """Any picture as RGB: 16-bit ones scaled down, transparent ones on white. What was done is noted."""
     notes = [] if notes is None else notes
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(picture).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        values = np.nan_to_num(np.asarray(picture).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         most = float(values.max(initial=0))
         if picture.mode.startswith("I;16"):
             top = 65535.0

@@ -468,6 +468,18 @@ def test_an_empty_window_is_refused():
     assert is_a_sentence(str(caught.value))
 
 
+def test_a_link_with_an_empty_window_keeps_all_else():
+    recipe, notes = TextToImage.from_query({"prompt": "x", "seed": "5", "low": "0.9", "high": "0.1"})
+    assert recipe == TextToImage(prompt="x", seed=5, high=0.1)
+    assert len(notes) == 1 and "window is empty" in notes[0] and "was left out" in notes[0]
+
+
+@pytest.mark.parametrize(("low", "across"), [(0.0, "low"), (0.5, "high"), (1.0, "high"), (0.999, "high")])
+def test_a_table_over_the_window_has_no_empty_window(low, across):
+    singles = TextToImage(low=low).table((1.0, 4.0), across).singles()
+    assert len(singles) == 8 and all(s.low <= s.high for s in singles)
+
+
 def test_more_steps_than_levels_is_an_error_for_the_page():
     short = Discrete.from_betas(torch.linspace(0.01, 0.3, 20))
     with pytest.raises(RecipeError) as caught:

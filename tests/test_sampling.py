@@ -354,6 +354,16 @@ def test_what_a_control_has_moved_stays_moved(solver):
     torch.testing.assert_close(seen[0.7] - seen[0.0], torch.full((1, 3), 0.7 * ratio), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "dpmpp_3m", "dpmpp_2s", "unipc"])
+@pytest.mark.parametrize(("first", "last"), [(1.0, 0.0), (1.0, 0.1), (0.95, 0.0)])
+def test_a_row_is_what_it_is_alone_beside_one_with_an_infinite_step(solver, first, last):
+    path, middle = Linear(), (0.8, 0.6, 0.4, 0.2)
+    alone = row(solver=solver, times=(0.9, *middle, 0.1))
+    both = Plan((row(solver=solver, times=(first, *middle, last)), alone))
+    together = run(both, Toy(path, "velocity")).x[1]
+    torch.testing.assert_close(together, run(Plan((alone,)), Toy(path, "velocity")).x[0], rtol=0, atol=1e-5)
+
+
 def test_controls_act_in_the_given_order():
     plain = run(Plan((row(),)), Toy()).x
     torch.testing.assert_close(run(Plan((row(),)), Toy(), [Adds(1.0), Doubles()]).x, 2 * (plain + 1))

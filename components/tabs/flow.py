@@ -16,7 +16,7 @@ from components.controls import control, link_script, marks, own_query
 from components.equations import equations
 from components.live import Live
 from components.media import Media
-from components.programs import array, refusals, run_answer
+from components.programs import api_slot, array, refusals, run_answer
 from components.readouts import LATEX, lines
 from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, options
@@ -832,7 +832,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         """The trajectories of a PlaneFlow recipe: times, and arrays as base64 of little-endian numbers."""
         with refusals(recipe):
             made = PlaneFlow.make(**recipe)
-            result = backend.result(made, request.session_hash or "", f"{PlaneFlow.tab}/api")
+            result = backend.result(made, request.session_hash or "", api_slot(PlaneFlow))
         far, floor = distance(result)
         return {
             "times": result.times.tolist(),

@@ -15,6 +15,7 @@ from components.charts import alignment_matrix
 from components.controls import control, listed, mark_script, own_query
 from components.media import Media
 from components.pictures import (
+    BESIDE_THE_PAGE,
     FAST,
     RUNNING,
     Runs,
@@ -29,7 +30,7 @@ from components.pictures import (
     solver_choice,
     taken_words,
 )
-from components.programs import pictures_answer, refusals
+from components.programs import api_slot, pictures_answer, refusals
 from components.readouts import LATEX, cost_line, film, lines, rule_panel, said, window_lines, word_list
 from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, fitted, options, views_files
@@ -504,7 +505,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         PromptToPrompt,
         c,
         NAMES,
-        Screen(stage, status, error, notes),
+        Screen(stage, status, error, notes, save),
         read,
         show,
         quick,
@@ -662,7 +663,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         """The source's picture and its edits', as base64 PNG, from the fields of a PromptToPrompt recipe."""
         with refusals(recipe):
             made = PromptToPrompt.make(**recipe)
-            result = backend.result(made, request.session_hash or "", f"{PromptToPrompt.tab}/api")
+            result = backend.result(made, request.session_hash or "", api_slot(PromptToPrompt))
             answer = pictures_answer(made, result, views_of(result))
             return answer | {"rows": row_titles(made), "reused_steps": result.taken_over}
 
@@ -672,6 +673,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def restore(request: gr.Request) -> dict[Any, Any]:
         recipe, changed = PromptToPrompt.from_query(own_query(request, PromptToPrompt.tab))
         recipe, missing = known_here(recipe, backend)
+        if recipe.crosses or recipe.selves:
+            missing.append(f"The link is of a grid of fractions. {BESIDE_THE_PAGE}")
         model = backend.model(recipe.model)
         words_now = words_in([recipe.prompt, *recipe.edits], model)
         return {

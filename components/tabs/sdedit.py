@@ -17,6 +17,7 @@ from components.charts import tradeoff_curve, tradeoff_plane
 from components.controls import control, mark_script, marks, own_query
 from components.media import Media, data_url, read_data
 from components.pictures import (
+    BESIDE_THE_PAGE,
     FAST,
     RUNNING,
     Runs,
@@ -31,7 +32,7 @@ from components.pictures import (
     solver_choice,
     taken_words,
 )
-from components.programs import pictures_answer, refusals
+from components.programs import api_slot, pictures_answer, refusals
 from components.readouts import (
     LATE,
     LATEX,
@@ -47,7 +48,7 @@ from components.readouts import (
 from components.saving import save_value
 from components.standalone import Part, Sheet, film_sheet, options
 from components.widgets import Clouds, Compare, Filmstrip, Paint, Save, Stage, Sweep, Words
-from playground.backend import Backend, Failed, Note, Preview, Queued, Result
+from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.backend.runners import guide_of
 from playground.errors import PlaygroundError, RecipeError
 from playground.guidance import RULES
@@ -312,9 +313,7 @@ def sheet(views: EditViews, backend: Backend, query: Mapping[str, str]) -> Sheet
     """An edit and its filmstrip as a file of their own, with the guide and the mask that somebody has brought."""
     row = min(options(query)["row"], len(views.result.pictures) - 1)
     edge = Part("Guide, noised start, result", Compare, stages("run", views.result, row))
-    made = film_sheet(views, backend, row, [edge])
-    made.attached = views.attached(row)
-    return made
+    return film_sheet(views, backend, row, [edge], views.attached(row))
 
 
 @lru_cache(maxsize=256)
@@ -508,7 +507,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         SDEdit,
         c,
         NAMES,
-        Screen(stage, status, error, notes),
+        Screen(stage, status, error, notes, save),
         read,
         show,
         quick,
@@ -577,6 +576,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             picture, _ = open_picture(read_data(event._data["picture"]))
             data = event._data["mask"]
             mask = open_picture(read_data(data))[0].convert("L") if data else None
+            size = size_of(dict(zip(NAMES, values, strict=True))["model"])
+            if picture.size != size or (mask and mask.size != size):
+                # No board of ours sends that; what is kept here is bounded by the model's size all the same.
+                picture, mask, _ = fit_both(picture, mask, size)
         except PlaygroundError as problem:
             return {refused: lines(str(problem))}
         guide_name = backend.guides.put(picture, visitor)
@@ -758,8 +761,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                         done.append(event.value)
                     elif isinstance(event, Failed):
                         raise RecipeError(event.text)
-            if len(done) < len(runs):
-                raise RecipeError("The measurement was stopped.")
+                    elif isinstance(event, Stopped):
+                        raise RecipeError("The measurement was stopped.")
             if judge:
                 yield {measured: lines("the verifier looks at the pictures …")}
             result = look_at_realism(done, judge, visitor, slot) if judge else tradeoff(done)
@@ -777,7 +780,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             figure = gr.Plot(tradeoff_curve(result), visible=True)
             yield {measured: lines(*told_of), curve: figure, faithful: against, error: ""}
         except (PlaygroundError, TimeoutError) as problem:
-            yield {error: lines(str(problem) or LATE), measured: ""}
+            # Nor stay the charts of an earlier one, whose caption this was.
+            hidden = gr.Plot(visible=False)
+            yield {error: lines(str(problem) or LATE), measured: "", curve: hidden, faithful: hidden}
         # Not in a `finally`: a visitor who leaves closes the generator, which must not yield then.
         yield {measure: gr.Button(f"Measure eight t₀ over {SEEDS} seeds", interactive=True)}
 
@@ -836,7 +841,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     made = made.but(guide=backend.guides.put(fitted, visitor))
                 if marked is not None:
                     made = made.but(mask=backend.guides.put(marked, visitor))
-            result = backend.result(made, visitor, f"{SDEdit.tab}/api")
+            result = backend.result(made, visitor, api_slot(SDEdit))
             answer = pictures_answer(made, result, edit_views(result))
             told_of = " ".join(filter(None, [*done, result.told]))
             return answer | {"distances": result.distances.tolist(), "told": told_of}
@@ -848,6 +853,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         recipe, changed = SDEdit.from_query(own_query(request, SDEdit.tab))
         recipe, missing = known_here(recipe, backend)
         changed += missing
+        if recipe.strip:
+            changed.append(f"The link is of a strip of levels. {BESIDE_THE_PAGE}")
         if recipe.guide and recipe.guide not in EXAMPLES and backend.guides.get(recipe.guide) is None:
             changed.append(
                 "The link's guide is not on this installation: its prompt and settings are kept, choose a guide. "
@@ -859,13 +866,17 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             recipe = recipe.but(mask="")
         size = size_of(recipe.model)
         guide, mask = guide_of(recipe, backend.guides, size) if recipe.guide else (None, None)
+        try:
+            there = strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule)
+        except PlaygroundError:
+            there = None  # a grid that this model does not have: the run says so
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES},
             words: word_list(backend.model(recipe.model)),
             paint: board(guide, mask, size),
             examples: example_tiles(recipe.guide),
             rows[0]: strip_tiles(None, "", 0, (recipe.t0, recipe.seed)),
-            strength: strength_in("diffusers", recipe, backend.model(recipe.model).denoiser.schedule),
+            strength: there,
             told: lines(*changed),
             plane: plane_clouds(recipe.t0, recipe.seed),
             measured: "" if has_verifier(backend.models[recipe.model]) else lines(UNJUDGED),

@@ -26,7 +26,7 @@ from components.pictures import (
     solver_choice,
     taken_words,
 )
-from components.programs import pictures_answer, refusals
+from components.programs import api_slot, pictures_answer, refusals
 from components.readouts import (
     LATEX,
     cost_line,
@@ -55,6 +55,9 @@ NAMES = [name for name in TextToImage.model_fields if name not in ("sweep", "val
 SWEEP = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 15.0)
 TABLE = (1.0, 2.0, 4.0, 8.0, 14.0)
 """The scales of a sweep with a second axis."""
+RUN_SWEEP = "Run the sweep with these settings"
+LINK_SECONDS = 20.0
+"""That a sweep may take which a link brings, before it waits for a press."""
 
 ALL_ALONG = {"low": 0.0, "high": 1.0, "rule": "cfg"}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -163,7 +166,7 @@ def with_sweep(recipe: TextToImage, own: dict[str, Any] | None = None) -> TextTo
 def sweep_tiles(recipe: TextToImage, token: str | None = None) -> dict[str, Any]:
     """The sweep's value: a tile for each of its pictures, and the one marked that the other settings name."""
     axes = ["w"] if recipe.across == "none" else ["w", recipe.across]
-    names = {"w": "w", "low": "end"}
+    names = {"w": "w", "low": "end", "high": "start"}
     tiles = []
     for i, single in enumerate(recipe.singles()):
         value = {axis: getattr(single, axis) for axis in axes}
@@ -184,7 +187,7 @@ def sweep_tiles(recipe: TextToImage, token: str | None = None) -> dict[str, Any]
 
 def second_axes(rule: str) -> list[tuple[str, str]]:
     """What can be the second axis of a sweep: the parameters of other rules come last, with the rule's name."""
-    able = ["low", "steps", *rule_fields(rule).values()]
+    able = ["low", "high", "steps", *rule_fields(rule).values()]
     others = [
         (f"{title(TextToImage, name)} · changes the rule to {RULES[other].title}", name)
         for other in RULES
@@ -245,7 +248,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     elem_id="t2i-axis",
                 )
                 own_sweep = gr.State()  # the scales of the sweep that a link has brought
-                sweep_button = gr.Button("Run the sweep with these settings", size="sm", elem_id="t2i-sweep-run")
+                sweep_button = gr.Button(RUN_SWEEP, size="sm", elem_id="t2i-sweep-run")
         with gr.Column(elem_classes="dp-card dp-explain"):
             gr.Markdown("## What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
@@ -300,7 +303,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     # --- one run, from values to views ----------------------------------------------------------------
     def show(event: Result, recipe: TextToImage, visitor: str, everything: bool) -> dict[Any, Any]:
         result, model = event.value, backend.model(recipe.model)
-        token = shelf.add(visitor, run_views(result))
+        views = run_views(result)
+        token = shelf.add(visitor, views)
+        trace, extra = views.completed(0) if everything else (None, None)
+        norms = result.norms(0, trace)
         many = len(result.pictures) > 1
         pictures = [
             {
@@ -315,10 +321,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             notes: lines(*(note for text in recipe.texts() for note in model.text.notes(text))),
             shown: token,
             save: save_value(token, recipe),
-            strip: film(token, result, model, 0, everything),
+            strip: film(token, result, model, 0, everything, extra),
             look: gr.Slider(maximum=max(2, len(result.pictures)), value=1, visible=many),
-            chart: guidance_norms(result.norms()),
-            parts: guidance_parts(result.norms()),
+            chart: guidance_norms(norms),
+            parts: guidance_parts(norms),
             tokens: token_row(model, recipe.texts()),
             latents: latents_picture(token, result, 0),
             noise: noising(token, model, 0),
@@ -339,7 +345,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         TextToImage,
         c,
         NAMES,
-        Screen(stage, status, error, notes),
+        Screen(stage, status, error, notes, save),
         read,
         show,
         quick,
@@ -446,7 +452,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         """One picture or several, as base64 PNG, from the fields of a TextToImage recipe."""
         with refusals(recipe):
             made = TextToImage.make(**recipe)
-            result = backend.result(made, request.session_hash or "", f"{TextToImage.tab}/api")
+            result = backend.result(made, request.session_hash or "", api_slot(TextToImage))
             return pictures_answer(made, result, run_views(result))
 
     gr.api(text_to_image, api_name="text_to_image", concurrency_limit=None)
@@ -477,12 +483,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def kept_sweep(request: gr.Request, own: dict[str, Any] | None, *values: Any):
         """The sweep that a link has brought, or that of these settings if it has been run lately (the first page's
-        has)."""
+        has). A long one waits for a press: a link costs nobody minutes of their device."""
+        wanted, seconds = False, 0.0
         try:
-            wanted = own or backend.finished(with_sweep(recipe_of(values))) is not None
+            recipe = with_sweep(recipe_of(values), own)
+            done = backend.finished(recipe) is not None
+            wanted = done or bool(own)
+            if wanted and not done:
+                schedule = backend.model(recipe.model).denoiser.schedule
+                seconds = recipe.plan(schedule).cost(schedule).sample_forwards * backend.pace(recipe.model)
         except PlaygroundError:
-            wanted = False  # the picture's own run says what is wrong
-        if wanted:
+            pass  # the picture's own run says what is wrong
+        if wanted and seconds > LINK_SECONDS:
+            long = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+            told = f"This link's sweep takes about {long} here: press “{RUN_SWEEP}”."
+            yield {sweep: sweep_tiles(recipe) | {"caption": told}}
+        elif wanted:
             yield from run_sweep(request, own, *values)
         else:
             yield gr.skip()

@@ -66,9 +66,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run ended with an error, said in one sentence."""
+    """The run ended with an error, said in one sentence.
+
+    Attributes:
+        again: whether the same may go well in a moment.
+    """
 
     text: str
+    again: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from playground.images.guides import content_name
 
 
 class Guides:
-    """Guides and masks by name, the ones not used for longest dropped first.
+    """Guides and masks by name. Where there are too many, the visitor who holds the most bytes loses the ones not
+    used for longest.
 
     Args:
         most: pictures kept.
@@ -41,7 +42,7 @@ class Guides:
             for key in own[: -self._per_visitor]:
                 self._drop(key)
             while len(self._kept) > 1 and (len(self._kept) > self._most or self._held > self._limit):
-                self._drop(next(iter(self._kept)))
+                self._drop(self._least_missed())
         return name
 
     def get(self, name: str) -> Image.Image | None:
@@ -57,6 +58,14 @@ class Guides:
         """Pictures and bytes."""
         with self._lock:
             return len(self._kept), self._held
+
+    def _least_missed(self) -> str:
+        """The oldest picture of whoever holds the most bytes: who paints for an hour costs nobody else a guide."""
+        held: dict[str, int] = {}
+        for owner, picture in self._kept.values():
+            held[owner] = held.get(owner, 0) + _bytes(picture)
+        most = max(held, key=lambda owner: held[owner])
+        return next(name for name, (owner, _) in self._kept.items() if owner == most)
 
     def _drop(self, name: str) -> None:
         self._held -= _bytes(self._kept.pop(name)[1])

@@ -179,7 +179,7 @@ class Backend:
         try:
             job = self._submit(recipe, visitor, slot or recipe.tab)
         except PlaygroundError as error:
-            yield Failed(str(error))
+            yield Failed(str(error), again=isinstance(error, Busy))
             return
         ahead, told = -1, False
         try:

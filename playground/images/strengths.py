@@ -143,7 +143,7 @@ def _in_comfyui(t0: float, steps: int, grid: str, schedule: Schedule) -> Setting
     """ComfyUI's denoise for a level: of the grids that have room for `steps` steps below it, the one whose point is
     nearest. The point falls as the grid grows, so a bisection finds it."""
     if t0 <= 0:
-        return Setting("ComfyUI", None, steps, 0, 0.0)
+        return Setting("ComfyUI", 0.0, steps, 0, 0.0)
 
     def point(length: int) -> float | None:
         try:

@@ -31,14 +31,20 @@ class EditViews(RunViews):
         self, *args: Any, brought: Callable[[str], Image.Image | None] = lambda name: None, **options: Any
     ):
         super().__init__(*args, **options)
-        self._brought = brought
+        # At once: whoever keeps them may drop them while this run is still on show.
+        named = {n for r in self._singles for n in (getattr(r, "guide", ""), getattr(r, "mask", "")) if n}
+        self._brought = {n: picture for n in named if (picture := brought(n))}
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, the pictures that somebody has brought included."""
+        return super().nbytes + sum(p.width * p.height * len(p.getbands()) for p in self._brought.values())
 
     def attached(self, row: int) -> dict[str, Image.Image]:
         """The guide and the mask of a row that somebody has brought, by name."""
         recipe = self._singles[row]
         assert isinstance(recipe, SDEdit)
-        named = {n: self._brought(n) for n in (recipe.guide, recipe.mask) if n}
-        return {n: picture for n, picture in named.items() if picture}
+        return {n: self._brought[n] for n in (recipe.guide, recipe.mask) if n in self._brought}
 
     def _make(self, name: str) -> bytes:
         if name == "guide.png" and self.result.guide is not None:

@@ -13,9 +13,8 @@ from PIL import Image
 from playground.recipes import Recipe
 from playground.sharing.png import ATTACHED, CHUNK, record_of, to_png
 
-CARRIED = re.compile(
-    r'<script type="application/json" id="(' + CHUNK + r'(?:/\w{1,64})?)">(.*?)</script>', re.DOTALL
-)
+CARRIED = re.compile(r'<script type="application/json" id="(' + CHUNK + r'(?:/\w{1,64})?)">([^<]*)</script>')
+"""`inert` leaves no "<" in it: what is read stops at the next one, however many openings a file has."""
 
 
 def inert(value: Any) -> str:

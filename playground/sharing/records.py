@@ -25,6 +25,8 @@ from playground.uploads import open_picture
 
 MOST_CHARACTERS = 100_000
 """Of a link or a record: a recipe with all its points and words is a tenth of it."""
+MOST_PIXELS = 2048 * 2048
+"""Of a picture in a file: guides and masks have the size of what a model draws."""
 
 
 def from_link(link: str) -> tuple[Recipe, list[str]]:
@@ -64,11 +66,16 @@ def from_png(content: bytes) -> Carried:
     """
     try:
         with Image.open(io.BytesIO(content), formats=["PNG", "GIF"]) as picture:
-            texts: dict[str, str] = dict(getattr(picture, "text", {}))
+            # Those in front of the pixels, as `to_png` writes them; nothing is unpacked for them.
+            texts = {str(k): str(v) for k, v in picture.info.items() if isinstance(v, str)}
+            small = picture.width * picture.height <= MOST_PIXELS and not getattr(picture, "is_animated", False)
+            if CHUNK not in texts and small:
+                # Other programs put them behind the pixels.
+                texts |= getattr(picture, "text", {})
             comment = picture.info.get("comment", b"")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RecipeError("The file is not a picture that the playground saved.") from None
-    if comment and not texts:
+    if comment and CHUNK not in texts:
         texts[CHUNK] = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
     try:
         record = json.loads(texts.get(CHUNK, "")[:MOST_CHARACTERS])
@@ -83,7 +90,10 @@ def from_html(content: bytes) -> Carried:
     Raises:
         RecipeError: for one without a recipe.
     """
-    held = carried(content)
+    return _from_held(carried(content))
+
+
+def _from_held(held: dict[str, Any]) -> Carried:
     record = held.get(CHUNK)
     if len(json.dumps(record)) > MOST_CHARACTERS:
         record = None
@@ -98,8 +108,9 @@ def from_file(content: bytes) -> Carried:
     """
     if content.startswith((b"\x89PNG", b"GIF8")):
         return from_png(content)
-    if carried(content):
-        return from_html(content)
+    held = carried(content)
+    if held:
+        return _from_held(held)
     if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         raise RecipeError(NOTHING)
     raise RecipeError("The file is none that the playground opens: a PNG, GIF or HTML file that it has saved.")
@@ -112,10 +123,6 @@ def _carried(record: Any, texts: Mapping[str, str]) -> Carried:
     attached = {k.removeprefix(ATTACHED): v for k, v in texts.items() if k.startswith(ATTACHED)}
     named = set(recipe.to_query().values())
     return recipe, notes, _pictures({k: v for k, v in attached.items() if k in named}, notes)
-
-
-MOST_PIXELS = 2048 * 2048
-"""Of a picture in a file: guides and masks have the size of what a model draws."""
 
 
 def _pictures(attached: Mapping[str, str], notes: list[str]) -> dict[str, Image.Image]:

@@ -56,6 +56,14 @@ def test_a_busy_painter_pushes_out_only_their_own():
     assert [n for n in bobs if guides.get(n)] == bobs[-2:]
 
 
+def test_bytes_are_taken_from_whoever_holds_most():
+    guides = Guides(limit=10 * 8 * 8 * 3)
+    anns = guides.put(plain("red"), "ann")
+    bobs = [guides.put(plain((0, 0, i)), "bob") for i in range(20)]
+    assert guides.get(anns) is not None
+    assert [n for n in bobs if guides.get(n)] == bobs[-9:]
+
+
 # Which picture a recipe means
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from playwright.sync_api import expect
 from visiting import SLIDERS, until
@@ -414,7 +417,7 @@ def test_a_bad_link_is_clamped_and_says_so(visit):
         ({"model": "../../etc/passwd"}, {"model": "emoji"}, "is not on this page"),
         ({"colour": "red"}, {"w": "4"}, "'colour' is not a setting"),
         ({"v": "99"}, {"w": "4"}, "version 99"),
-        ({"low": "0.9", "high": "0.1"}, {"low": "0", "high": "1"}, "window is empty"),
+        ({"low": "0.9", "high": "0.1", "w": "2"}, {"low": "0", "high": "0.1", "w": "2"}, "window is empty"),
         ({"prompt": "a cat " * 400}, {"prompt": ("a cat " * 400)[:1000]}, "prompt was too long"),
     ],
 )
@@ -428,6 +431,39 @@ class TestBadLinks:
     def test_the_page_says_what_was_changed(self, visit, query, shown, said):
         tab = visit(**({"steps": "2"} | query))
         expect(tab.told).to_contain_text(said)
+
+
+@pytest.mark.parametrize("axis", ["low", "high"])
+def test_a_link_with_a_part_of_the_window_as_second_axis_opens(visit, axis):
+    tab = visit(steps=2, across=axis, low=0.3, high=0.8)
+    tab.set("w", 2)
+    tab.wait_for_recipe(w=2.0, low=0.3, high=0.8)
+    assert tab.link()["across"] == axis
+
+
+def test_a_long_sweep_of_a_link_waits_for_a_press(visit):
+    scales = [round(0.5 * k, 1) for k in range(1, 17)]
+    tab = visit(
+        steps=2, solver="rk4", sweep=json.dumps(scales), across="steps", values="[100, 99]", prompt="cat AND dog"
+    )
+    caption = tab.page.locator("#t2i-sweep .caption")
+    expect(caption).to_contain_text("press “Run the sweep with these settings”")
+    assert tab.sweep.count() == 32 and tab.page.locator("#t2i-sweep .tile img").count() == 0
+
+
+def test_what_is_stopped_cannot_be_saved_as_the_run_before(visit):
+    tab = visit(steps=2)
+    png = tab.page.locator("#t2i-save").get_by_role("button", name=re.compile("^Save as PNG"))
+    expect(png).to_be_enabled()
+    tab.set("steps", 100)
+    expect(tab.page.locator("#t2i-stage")).to_contain_text("as predicted at step")
+    expect(png).to_be_disabled()
+    tab.page.locator("#t2i-stop").click()
+    expect(tab.status).to_have_text("stopped")
+    expect(png).to_be_disabled()
+    expect(tab.page.locator("#t2i-save")).to_contain_text("Files are made of finished runs")
+    tab.set("steps", 3)
+    expect(png).to_be_enabled()
 
 
 # What a hostile visitor types

@@ -819,6 +819,45 @@ def test_a_finger_paints_on_a_phone(phone):
 
 
 @pytest.mark.slow
+def test_a_second_finger_does_not_draw(phone):
+    view = phone.paint.locator(".view")
+    view.scroll_into_view_if_needed()
+    box = view.bounding_box()
+    fingers = phone.page.context.new_cdp_session(phone.page)
+
+    def touch(kind: str, *at: tuple[float, float]) -> None:
+        points = [
+            {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "id": i}
+            for i, (x, y) in enumerate(at)
+        ]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", (0.2, 0.2))
+    touch("touchStart", (0.2, 0.2), (0.8, 0.8))
+    for k in range(1, 6):
+        touch("touchMove", (0.2 + 0.06 * k, 0.2), (0.8 - 0.06 * k, 0.8))
+    touch("touchEnd")
+    guide = phone.wait_for_guide("beach").astype(int)
+    assert np.abs(guide[25, [30, 60]] - RED).max() <= 2
+    plain = np.asarray(EXAMPLES["beach"].picture((128, 128))).astype(int)
+    assert np.abs(guide[45:] - plain[45:]).max() <= 2
+
+
+@pytest.mark.slow
+def test_a_link_with_a_grid_that_the_model_lacks_keeps_its_settings(edit):
+    tab = edit(wait=False, grid="ays_sd15", prompt="a castle at sunset")
+    expect(tab.error).to_contain_text("Align Your Steps")
+    expect(tab.prompt).to_have_value("a castle at sunset")
+    until(lambda: tab.paint.locator("canvas.view").evaluate("c => c.width") == 128)
+
+
+@pytest.mark.slow
+def test_a_link_of_a_strip_says_what_the_page_does_with_it(edit):
+    tab = edit(strip="[0.2, 0.5]")
+    expect(tab.told).to_contain_text("The link is of a strip of levels.")
+
+
+@pytest.mark.slow
 def test_no_width_scrolls_sideways(edit):
     tab = edit(steps=2)
     for width in (1400, 1024, 768, 390, 320):

@@ -22,7 +22,7 @@ def client(monkeypatch, tmp_path):
         return PlainTextResponse(str(len(await request.body())))
 
     routes = [Route(path, length, methods=["POST"]) for path in ("/call", "/gradio_api/upload")]
-    with TestClient(Starlette(routes=routes, middleware=[Middleware(guard.Guard)])) as made:
+    with TestClient(Starlette(routes=routes, middleware=[Middleware(guard.Guard, names=["*"])])) as made:
         yield made
 
 
@@ -60,6 +60,35 @@ def test_visitors_files_are_bounded_and_there_is_room_again_when_old_ones_are_go
     assert client.post("/call", content=b"x").status_code == 200
     (folder / "one").unlink()
     assert client.post("/gradio_api/upload", content=b"x").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/call", "/gradio_api/upload"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://class.example.evil.example:7860"},
+        {"Origin": "http://class.example:7860", "Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_another_sites_page_cannot_call(client, path, headers):
+    client.app.user_middleware[0].kwargs["names"][:] = ["class.example"]
+    assert client.post(path, content=b"x", headers={"Host": "class.example:7860"} | headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("names", "headers"),
+    [
+        (["class.example"], {"Origin": "http://class.example:7860", "Sec-Fetch-Site": "same-origin"}),
+        (["class.example"], {}),  # a program
+        (["*"], {"Origin": "https://some.tunnel.example"}),  # whose other end has another name
+    ],
+)
+def test_the_page_itself_and_programs_can(client, names, headers):
+    client.app.user_middleware[0].kwargs["names"][:] = names
+    assert client.post("/call", content=b"x", headers={"Host": "class.example:7860"} | headers).status_code == 200
 
 
 def test_known_names_may_change_while_the_server_runs():

@@ -132,6 +132,29 @@ def test_a_kept_result_comes_without_a_quick_run(live):
     assert [full for full, e in slider.seen if isinstance(e, Result)] == [False, True, False, True, True]
 
 
+def test_what_was_refused_for_want_of_room_runs_when_it_is_told_again(live, monkeypatch):
+    run = live._backend.run
+    monkeypatch.setattr(live._backend, "run", lambda *_: iter([Failed("40 runs are waiting already", again=True)]))
+    assert [e for _, e in live.follow("ann", 3.0, recipe(3.0))] == [
+        Failed("40 runs are waiting already", again=True)
+    ]
+    monkeypatch.setattr(live._backend, "run", run)
+    live.announce("ann", 3.0)
+    *_, (full, last) = live.follow("ann", 3.0, recipe(3.0), quick(3.0))
+    assert full and isinstance(last, Result)
+
+
+def test_a_full_queue_says_that_it_may_go_well_later(folders, backend):
+    full = Backend({"tiny": str(folders["sd2"])}, choose_device("cpu"), max_queue=0)
+    try:
+        *_, last = full.run(recipe(3.0), "ann")
+    finally:
+        full.close()
+    assert isinstance(last, Failed) and last.again
+    *_, last = backend.run(recipe(BAD), "ann")
+    assert isinstance(last, Failed) and not last.again
+
+
 def test_a_value_that_is_told_once_more_is_no_change(live):
     slider = Slider(live)
     for _ in range(2):

@@ -31,6 +31,12 @@ def test_another_site_cannot_call_from_a_visitors_browser(server):
         assert allowed not in ("*", "http://evil.example")
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/call/text_to_image", "/gradio_api/upload", "/gradio_api/queue/join"])
+def test_nor_under_a_name_that_the_operator_gave(server, path):
+    headers = {"Host": ALLOWED, "Origin": "http://evil.example", "Content-Type": "application/json"}
+    assert ask(server, "POST", path, "{}", **headers)[0] == 403
+
+
 def allowed_origin(server, method, path, body, headers) -> str | None:
     import http.client
     from urllib.parse import urlsplit

@@ -127,7 +127,8 @@ def test_a_strength_as_shown_is_kept_when_it_is_typed(name):
 
 def test_only_automatic1111_cannot_run_no_steps():
     told = {s.program: s for s in settings(0.0, 20, "trailing", TABLE)}
-    assert told["AUTOMATIC1111"].strength is None and told["ComfyUI"].strength is None
+    assert told["AUTOMATIC1111"].strength is None and told["ComfyUI"].strength == 0
+    assert level_of("ComfyUI", 0.0, 20, "trailing", TABLE) == 0
     assert 0 < told["diffusers"].strength < 1 / 20
     assert all(s.t0 == 0 for s in told.values())
 

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from urllib.parse import urlencode
 
 import numpy as np
@@ -70,6 +71,38 @@ def test_no_text_of_a_recipe_gets_out_of_its_html_element():
     text = page(TextToImage(prompt=nasty))
     assert text.count(b"</script>") == 2 and b"alert(1)<" not in text
     assert from_file(text)[0].prompt == nasty
+
+
+def test_a_file_of_many_openings_is_refused_at_once():
+    opening = b'<script type="application/json" id="diffusion-playground">'
+    began = time.process_time()
+    with pytest.raises(RecipeError):
+        from_file(b"<!doctype html>" + 100_000 * opening)
+    with pytest.raises(RecipeError):
+        from_file(b"<!doctype html>" + 100_000 * (opening + b"{"))
+    assert time.process_time() - began < 20  # the square of it would be hours
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_the_record_of_a_picture_is_read_without_unpacking_it(monkeypatch):
+    content = to_png(Image.new("1", (12_000, 12_000)), TextToImage(seed=5))
+
+    def unpacked(*_: object) -> None:
+        raise AssertionError("unpacked")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", unpacked)
+    assert from_png(content)[0] == TextToImage(seed=5)
+    with pytest.raises(RecipeError):
+        from_png(to_png(Image.new("1", (12_000, 12_000))))
+
+
+def test_a_record_behind_the_pixels_is_found():
+    content = to_png(Image.new("RGB", (8, 8)), TextToImage(seed=5))
+    start = content.index(b"iTXt") - 4
+    length = int.from_bytes(content[start : start + 4], "big") + 12
+    end = content.index(b"IEND") - 4
+    moved = content[:start] + content[start + length : end] + content[start : start + length] + content[end:]
+    assert from_png(moved)[0] == TextToImage(seed=5)
 
 
 def test_pictures_travel_in_an_html_file_too():

@@ -165,9 +165,13 @@ function stroke(from, to, pressure) {
 /** A pen presses, a mouse and a finger do not. */
 const pressing = event => (event.pointerType === 'pen' && event.pressure > 0 ? 0.4 + 1.2 * event.pressure : 1);
 
+let drawing = null; // the pointer that draws
+
 view.addEventListener('pointerdown', event => {
-  if (event.button !== 0 || stream) return;
+  // A second finger, or the palm beside a pen, draws nothing.
+  if (event.button !== 0 || stream || last) return;
   event.preventDefault();
+  drawing = event.pointerId;
   try { view.setPointerCapture(event.pointerId); } catch { /* a pointer that has gone already */ }
   last = at(event);
   if (laid) return;
@@ -176,7 +180,7 @@ view.addEventListener('pointerdown', event => {
   draw();
 });
 view.addEventListener('pointermove', event => {
-  if (!last) return;
+  if (!last || event.pointerId !== drawing) return;
   for (const one of event.getCoalescedEvents?.() ?? [event]) {
     const now = at(one);
     if (laid) {
@@ -194,8 +198,8 @@ view.addEventListener('pointermove', event => {
     if (performance.now() - sent > EVERY) send(false);
   }
 });
-function lift() {
-  if (!last) return;
+function lift(event) {
+  if (!last || event.pointerId !== drawing) return;
   last = null;
   if (!laid) changed();
 }

@@ -5,7 +5,8 @@ from components.widgets.base import Widget
 
 class Save(Widget):
     """`{"files": [{"label": str, "url": str, "name": str, "help": str}], "note": str}`: a button for each
-    file, saved under `name`, and a sentence below.
+    file, saved under `name`, and a sentence below. `{"unfinished": true}`: the buttons stay and cannot
+    be pressed.
 
     What a plane shows (`#plane=...` in the address) is sent along as `look`, so that a file shows the same.
     """

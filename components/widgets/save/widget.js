@@ -30,8 +30,13 @@ async function save({ label, url, name }) {
 }
 
 function load() {
-  const { files = [], note = '' } = props.value ?? {};
+  const { files = [], note = '', unfinished = false } = props.value ?? {};
   turn += 1;
+  if (unfinished) { // of the run before, which is no longer what is on show
+    for (const button of buttons) button.disabled = true;
+    say(buttons.length ? 'Files are made of finished runs.' : '');
+    return;
+  }
   buttons = files.map(file => {
     const button = make('button', { type: 'button', title: file.help, 'aria-label': 'Save as ' + file.label + ': ' + file.help },
       file.label);
