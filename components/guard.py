@@ -130,7 +130,9 @@ class Guard:
         origin = headers.get("origin")
         if origin is None or "*" in self.names:
             return False
-        return urlsplit(origin).hostname != urlsplit(f"//{headers.get('host', '')}").hostname
+        # A proxy may name the machine behind it; a page elsewhere cannot set either without asking first.
+        own = (headers.get("host", ""), headers.get("x-forwarded-host", ""))
+        return urlsplit(origin).hostname not in [urlsplit(f"//{name}").hostname for name in own if name]
 
     def refusal(self, scope: Scope) -> JSONResponse | None:
         """What a request is answered at once that must not come further."""

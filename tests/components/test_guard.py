@@ -83,6 +83,7 @@ def test_another_sites_page_cannot_call(client, path, headers):
     [
         (["class.example"], {"Origin": "http://class.example:7860", "Sec-Fetch-Site": "same-origin"}),
         (["class.example"], {}),  # a program
+        (["class.example"], {"Origin": "https://course.example", "X-Forwarded-Host": "course.example"}),
         (["*"], {"Origin": "https://some.tunnel.example"}),  # whose other end has another name
     ],
 )
