@@ -811,8 +811,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def still(of: PlaneComparison | None, *values: Any) -> str:
         """What the charts are of, where that is no longer what the controls say."""
+        if of is None:
+            return ""
         try:
-            if of is None or all(getattr(of, n) == v for n, v in problem_of(recipe_of(values)).items()):
+            if problem_of(recipe_of(values)) == problem_of(of):
                 return ""
         except PlaygroundError:
             pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import random
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -27,15 +27,18 @@ from components.charts import (
 from components.controls import control, link_script, listed, own_query
 from components.media import Media, data_url
 from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings, taken_words
-from components.programs import refusals, run_answer
-from components.readouts import LATEX, lines, number, rule_panel, said, word_list
+from components.programs import api_slot, refusals, run_answer
+from components.readouts import LATE, LATEX, lines, number, rule_panel, said, word_list
 from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, fitted, views_files
 from components.widgets import Filmstrip, Race, Save, Words
+from components.widgets.base import NoStub
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.backend.planes import TABLED, in_plane, measured_in_plane
 from playground.distributions import verdict
 from playground.errors import Ended, ModelError, PlaygroundError, RecipeError
+from playground.grids import TITLES as GRID_TITLES
+from playground.guidance import RULES
 from playground.images.cohorts import (
     PROMPTS,
     SEEDS,
@@ -57,10 +60,10 @@ from playground.images.comparison import (
     measure,
     summary,
 )
-from playground.images.tradeoff import verifier_of
+from playground.images.tradeoff import has_verifier, verifier_of
 from playground.images.verifier import Verifier
 from playground.plane.comparison import ETAS, PlaneCompared, PlaneComparison, of_noise
-from playground.recipes import Recipe, title
+from playground.recipes import Recipe, rule_fields, title
 from playground.schedules import Schedule
 from playground.sharing.comparisons import TILE, ComparisonViews, NoiseViews, cell_text, single
 from playground.solvers import SOLVERS
@@ -75,6 +78,7 @@ NOISY = ("ancestral", "euler_maruyama", "churn")
 NOISE_BUDGETS = (6, 24)
 FIELDS = {"image": "image model", "exact": "exact field", "learned": "learned field"}
 TARGETS = [("two moons", "moons"), ("eight Gaussians", "eight"), ("checkerboard", "checkerboard")]
+TARGET_TITLES = {key: name for name, key in TARGETS}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "The folklore: six solvers": {},
@@ -151,10 +155,18 @@ NOISE = (
 )
 
 
+class CheckboxGroup(gr.CheckboxGroup, metaclass=NoStub):
+    """Gradio's boxes, without its own check: which choices there are depends on other settings, and values that are
+    on their way while these change must not fail. The recipe says in a sentence what is wrong."""
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
 def recipe_of(values: tuple[Any, ...]) -> Comparison:
     """The recipe that the controls describe."""
     told = dict(zip(NAMES, values, strict=True))
-    lists = {k: told[k] if isinstance(told[k], list | tuple) else listed(told[k]) for k in LISTS}
+    lists = {k: listed(told[k]) if isinstance(told[k], str | None) else told[k] for k in LISTS}
     if told["field"] == "image":
         told["target"] = Comparison.model_fields["target"].default  # left over from the plane
     if not lists["solvers"]:
@@ -162,6 +174,43 @@ def recipe_of(values: tuple[Any, ...]) -> Comparison:
     if not lists["budgets"]:
         raise RecipeError("Choose at least one budget.")
     return Comparison.make(**told | lists)
+
+
+def settings_of(
+    recipe: Comparison, seeds: int | None = None, prompt: str | None = None, without: tuple[str, ...] = ()
+) -> str:
+    """Of which settings a result is: those that always matter, and others where they are not at their default.
+
+    Args:
+        recipe: of the result.
+        seeds: how many, from the recipe's one on; by default those of the recipe.
+        prompt: what was drawn, where that is not the recipe's prompt.
+        without: settings that do not matter for this result.
+    """
+    if prompt is None:
+        prompt = f"“{recipe.prompt}”" if recipe.prompt else "no prompt"
+    count = recipe.pictures if seeds is None else seeds
+    seed = f"seed {recipe.seed}" if count == 1 else f"seeds {recipe.seed} to {recipe.seed + count - 1}"
+    unit = "steps" if recipe.equal == "steps" else "evaluations"
+    budgets = ", ".join(map(str, sorted(set(recipe.budgets))))
+    told = [prompt, f"w = {number(recipe.w)}", seed, f"grid {GRID_TITLES[recipe.grid]}", f"{budgets} {unit}"]
+    default = Comparison.model_fields
+    if recipe.rule != default["rule"].default:
+        told.append(RULES[recipe.rule].title)
+    others = (*rule_fields(recipe.rule).values(), "negative", "high", "low", "eta", "variable", "model")
+    for name in others:
+        if name not in without and (value := getattr(recipe, name)) != default[name].default:
+            shown = number(value) if isinstance(value, int | float) else f"“{value}”"
+            told.append(f"{title(Comparison, name)} = {shown}")
+    return ", ".join(told)
+
+
+class Stirred(NoiseViews):
+    """What noise does, and of which settings that is (`of`)."""
+
+    def __init__(self, of: str, *found: Any) -> None:
+        super().__init__(*found)
+        self.of = of
 
 
 def about(solver: str) -> str:
@@ -198,11 +247,6 @@ def side_by_side(pictures: np.ndarray) -> np.ndarray:
     """Pictures [R, H, W, 3] on their way as one small strip [LIVE, R LIVE, 3]."""
     small = [Image.fromarray(picture).resize((LIVE, LIVE), Image.Resampling.BILINEAR) for picture in pictures]
     return np.concatenate([np.asarray(picture) for picture in small], 1)
-
-
-def compared_here(kept: Any) -> bool:
-    """Whether something that is kept is a comparison."""
-    return isinstance(kept, ComparisonViews)
 
 
 def race_value(
@@ -408,6 +452,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return [JUDGED, verifier.told() if verifier else ""]
 
     shelf = media.shelf(Comparison.tab)
+    begun: dict[str, Comparison] = {}  # by visitor, the comparison that has begun last
+    begun_in_plane: dict[str, PlaneComparison] = {}
     shown = gr.State("")  # the token of the comparison on show
     left_out = gr.State([])  # the solvers that are not offered
     refused_now = default.refused(backend.model(default.model).denoiser.schedule)
@@ -426,7 +472,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             c["target"] = control(Comparison, "target", choices=TARGETS, visible=False)
             c["prompt"] = control(Comparison, "prompt", lines=2)
             words = Words(elem_id="samplers-words")
-            c["solvers"] = gr.CheckboxGroup(
+            c["solvers"] = CheckboxGroup(
                 solver_choices(refused_now),
                 value=list(default.solvers),
                 label="solvers",
@@ -434,7 +480,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 elem_id="samplers-solvers",
             )
             refused_note = gr.HTML(refused_lines(refused_now), elem_classes="dp-note", elem_id="samplers-refused")
-            c["budgets"] = gr.CheckboxGroup(
+            c["budgets"] = CheckboxGroup(
                 [(str(b), b) for b in BUDGETS],
                 value=list(default.budgets),
                 label="budgets",
@@ -487,52 +533,58 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
             gr.Markdown("## Step 10 of 20 is not a 10-step run")
             halfway = gr.HTML(elem_classes="dp-readout", elem_id="samplers-halfway")
-    with gr.Row(elem_classes="dp-halves", visible=False) as charts:
-        with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("## Error against cost")
-            with gr.Row():
-                axis = gr.Radio(
-                    [("evaluations", "evaluations"), ("seconds", "seconds")],
-                    value="evaluations",
-                    label="cost",
-                    elem_id="samplers-axis",
+    # Hidden in the plane, whatever a comparison that is still running does to the charts.
+    with gr.Column() as closer:
+        with gr.Row(elem_classes="dp-halves", elem_id="samplers-charts", visible=False) as charts:
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("## Error against cost")
+                with gr.Row():
+                    axis = gr.Radio(
+                        [("evaluations", "evaluations"), ("seconds", "seconds")],
+                        value="evaluations",
+                        label="cost",
+                        elem_id="samplers-axis",
+                    )
+                    what = gr.Radio(
+                        [("latents", "error"), ("perceptual", "perceptual")],
+                        value="error",
+                        label="distance",
+                        visible=False,
+                        elem_id="samplers-distance",
+                    )
+                clock = gr.Button("Time each picture by itself", size="sm", elem_id="samplers-clock")
+                clocked = gr.HTML(
+                    lines(SHARED),
+                    elem_classes="dp-readout",
+                    elem_id="samplers-clocked",
                 )
-                what = gr.Radio(
-                    [("latents", "error"), ("perceptual", "perceptual")],
-                    value="error",
-                    label="distance",
-                    visible=False,
-                    elem_id="samplers-distance",
+                errors = gr.Plot(show_label=False, elem_id="samplers-errors")
+                gr.Markdown("## Where the steps are")
+                steps = gr.Plot(show_label=False, elem_id="samplers-steps")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("## The latents' paths, at the largest budget")
+                paths = gr.Plot(show_label=False, elem_id="samplers-paths")
+                gr.Markdown("## Where the path bends")
+                turns = gr.Plot(show_label=False, elem_id="samplers-turns")
+        with gr.Row(elem_classes="dp-halves"):
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("## Distributions over seeds: also for solvers with noise of their own")
+                with gr.Row():
+                    spread_go = gr.Button("Compare distributions", size="sm", elem_id="samplers-spread-go")
+                    spread_stop = gr.Button(
+                        "Stop", size="sm", scale=0, min_width=80, elem_id="samplers-spread-stop"
+                    )
+                spread_said = gr.HTML(
+                    lines(DISTRIBUTIONS), elem_classes="dp-readout", elem_id="samplers-spread-said"
                 )
-            clock = gr.Button("Time each picture by itself", size="sm", elem_id="samplers-clock")
-            clocked = gr.HTML(
-                lines(SHARED),
-                elem_classes="dp-readout",
-                elem_id="samplers-clocked",
-            )
-            errors = gr.Plot(show_label=False, elem_id="samplers-errors")
-            gr.Markdown("## Where the steps are")
-            steps = gr.Plot(show_label=False, elem_id="samplers-steps")
-        with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("## The latents' paths, at the largest budget")
-            paths = gr.Plot(show_label=False, elem_id="samplers-paths")
-            gr.Markdown("## Where the path bends")
-            turns = gr.Plot(show_label=False, elem_id="samplers-turns")
-    with gr.Row(elem_classes="dp-halves") as closer:
-        with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("## Distributions over seeds: also for solvers with noise of their own")
-            with gr.Row():
-                spread_go = gr.Button("Compare distributions", size="sm", elem_id="samplers-spread-go")
-                spread_stop = gr.Button("Stop", size="sm", scale=0, min_width=80, elem_id="samplers-spread-stop")
-            spread_said = gr.HTML(lines(DISTRIBUTIONS), elem_classes="dp-readout", elem_id="samplers-spread-said")
-            spread_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-spread")
-        with gr.Column(elem_classes="dp-card"):
-            gr.Markdown("## Quality: what the scene verifier reads")
-            with gr.Row() as quality_row:
-                quality_go = gr.Button("Measure quality", size="sm", elem_id="samplers-quality-go")
-                quality_stop = gr.Button("Stop", size="sm", scale=0, min_width=80)
-            quality_said = gr.HTML(lines(JUDGED), elem_classes="dp-readout", elem_id="samplers-quality-said")
-            quality_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-quality")
+                spread_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-spread")
+            with gr.Column(elem_classes="dp-card"):
+                gr.Markdown("## Quality: what the scene verifier reads")
+                with gr.Row() as quality_row:
+                    quality_go = gr.Button("Measure quality", size="sm", elem_id="samplers-quality-go")
+                    quality_stop = gr.Button("Stop", size="sm", scale=0, min_width=80)
+                quality_said = gr.HTML(lines(JUDGED), elem_classes="dp-readout", elem_id="samplers-quality-said")
+                quality_plot = gr.Plot(show_label=False, visible=False, elem_id="samplers-quality")
     with gr.Column(elem_classes="dp-card"):
         gr.Markdown("## Stochasticity: where noise repairs and where it hurts")
         with gr.Row():
@@ -602,7 +654,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         longest = max(m.cell.budget for m in kept.table)
         rows = [k for k, m in enumerate(kept.table) if m.cell.budget == longest]
         return pictured(token, kept) | {
-            summed: lines(*summary(kept.table, result.recipe.equal), *trust(kept.table, references)),
+            summed: lines(
+                f"Of {settings_of(result.recipe)}.",
+                *summary(kept.table, result.recipe.equal),
+                *trust(kept.table, references),
+            ),
             charts: gr.update(visible=True),
             errors: charted(kept, cost, distance),
             paths: comparison_paths(result, rows),
@@ -622,18 +678,40 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return {error: lines(event.text)}
         return {status: lines("stopped")} if isinstance(event, Stopped) else {}
 
+    def nothing_yet(recipe: Comparison, waiting: dict[str, Any]) -> dict[Any, Any]:
+        """The cells are empty, and nothing of an earlier comparison is behind or beside them."""
+        return {
+            **dict.fromkeys((error, notes, status, shown, halfway), ""),
+            save: {},
+            strip: {},
+            race: waiting,
+            clocked: lines(SHARED),
+            charts: gr.update(visible=False),
+            summed: lines(f"Of {settings_of(recipe)}."),
+        }
+
     def run_comparison(request: gr.Request, cost: str, distance: str, *values: Any) -> Iterator[dict[Any, Any]]:
         visitor = request.session_hash or ""
+        mine: Comparison | None = None
+        done: dict[Any, Any] = {}
+
+        def overtaken() -> bool:
+            """Whether a later comparison of the visitor has begun: what is on show is its own."""
+            return mine is not None and begun.get(visitor) is not mine
+
         try:
             recipe = recipe_of(values)
             schedule = backend.model(recipe.model).denoiser.schedule
             recipe = recipe.possible(schedule)
-            # The cells are empty, and nothing of an earlier run is behind them.
             waiting = race_value(recipe, None, [], "", schedule)
-            yield {error: "", summed: "", shown: "", race: waiting, notes: ""}
+            mine = begun[visitor] = recipe
+            backend.stop(visitor, f"{Comparison.tab}/alone")  # of an earlier comparison
+            yield nothing_yet(recipe, waiting)
             result: Compared | None = None
             noted: list[str] = []
             for event in backend.run(recipe, visitor, Comparison.tab):
+                if overtaken():
+                    return
                 if isinstance(event, Result):
                     result = event.value
                 elif isinstance(event, Note):
@@ -648,33 +726,48 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 return
             token, update = finished(result, request.session_hash)
             yield update
-            done = update[status]
+            done = {status: update[status]}
             references: dict[Kind, Converged] = {}
             for kind, reference in recipe.references().items():
                 for event in backend.run(reference, visitor, f"{Comparison.tab}/reference"):
+                    if overtaken() and not wanted(visitor, reference):
+                        return
                     if isinstance(event, Result):
                         references[kind] = event.value
+                    elif overtaken():
+                        pass
                     elif isinstance(event, Note) and not event.of_words:
                         noted.append(event.text)
                         yield {notes: lines(*dict.fromkeys(noted))}
                     elif update := progress(event, f"reference of the {kind.upper()}"):
                         yield update
-                if kind not in references:
+                if kind not in references or overtaken():
                     return
-            if shelf.newest(visitor, compared_here) is shelf.get(token):  # and not a later run's
-                yield {status: done} | measured(token, references, cost, distance)
-        except PlaygroundError as problem:
-            yield {error: lines(str(problem))}
+            update = done | measured(token, references, cost, distance)
+            if not overtaken():  # measuring takes a while, too
+                yield update
+        except (PlaygroundError, TimeoutError) as problem:
+            if not overtaken():
+                yield done | {error: lines(str(problem) or LATE)}
+
+    def wanted(visitor: str, reference: Recipe) -> bool:
+        """Whether the comparison that has begun last is measured with this reference as well: then it goes on."""
+        last = begun.get(visitor)
+        return last is not None and reference in last.references().values()
 
     on_plane = [plane_said, plane_charts, plane_errors, plane_marginals]
 
     def compare_plane(recipe: Comparison, request: gr.Request) -> Iterator[dict[Any, Any]]:
+        visitor = request.session_hash or ""
+        plane: PlaneComparison | None = None
         try:
-            plane = in_plane(recipe)
+            begun_in_plane[visitor] = plane = in_plane(recipe)
             for slot in ("", "/reference"):
-                backend.stop(request.session_hash or "", f"{Comparison.tab}{slot}")
+                backend.stop(visitor, f"{Comparison.tab}{slot}")
             yield {error: "", notes: "", plane_said: "", plane_charts: gr.update(visible=False)}
             found: PlaneCompared = yield from follow(plane, request, "plane", FIELDS[recipe.field], plane_said)
+            if begun_in_plane.get(visitor) is not plane:
+                return
             absent = [SOLVERS[s].title for s in recipe.solvers if s not in plane.solvers]
             short = {s for s in plane.solvers if not any(r.solver == s for r in found.rows)}
             yield {
@@ -682,6 +775,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 plane_errors: errors_against_cost(found.rows, "error"),
                 plane_marginals: errors_against_cost(found.rows, "marginal"),
                 plane_said: lines(
+                    f"Of {TARGET_TITLES[plane.target]}, seed {plane.seed}, grid {GRID_TITLES[plane.grid]}"
+                    + ("." if plane.eta == 1 else f", η = {number(plane.eta)}."),
                     *summary(measured_in_plane(found.rows), recipe.equal),
                     f"{len(found.rows)} runs of {plane.particles:,} particles on the {FIELDS[recipe.field]}. “Off” "
                     "is the median distance as a part of the cloud's radius (root mean square).",
@@ -691,8 +786,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     else "",
                 ),
             }
-        except PlaygroundError as problem:
-            yield {plane_said: lines(str(problem))}
+        except (PlaygroundError, TimeoutError) as problem:
+            if plane is None or begun_in_plane.get(visitor) is plane:
+                yield {plane_said: lines(str(problem) or LATE)}
 
     def run_chosen(request: gr.Request, cost: str, distance: str, *values: Any) -> Iterator[dict[Any, Any]]:
         """The comparison on whatever the switch names."""
@@ -707,21 +803,21 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         else:
             yield from compare_plane(recipe, request)
 
-    def place(field: str, token: str) -> dict[Any, Any]:
+    def place(field: str) -> dict[Any, Any]:
         """What belongs to the chosen field is there, the other is not."""
         image = field == "image"
         return {
             c["target"]: gr.update(visible=not image),
             plane_card: gr.update(visible=not image),
             on_images: gr.update(visible=image),
-            charts: gr.update(visible=image and bool(token)),
             closer: gr.update(visible=image),
         }
 
-    c["field"].change(place, [c["field"], shown], [c["target"], plane_card, on_images, charts, closer], **FAST)
+    placed = [plane_card, on_images, closer]
+    c["field"].change(place, c["field"], [c["target"], *placed], **FAST)
 
     shows = [race, notes, status, save, error, summed, shown, halfway, clocked, charts, errors, paths, steps, turns]
-    shows += on_plane
+    shows += [strip, *on_plane]
     asking = [axis, what, *controls]
 
     def then_compare(event: Any) -> None:
@@ -740,8 +836,22 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         button.click(stop_mine, None, None, **FAST)
 
     def refusals_of(recipe: Comparison, schedule: Schedule) -> dict[str, str]:
-        """Why solvers cannot take part: on the image model, or in the plane."""
-        return recipe.refused(schedule) if recipe.field == "image" else TABLED
+        """Why solvers cannot take part: on the image model, or in the plane.
+
+        Under a rule with which nothing is compared, those of the usual rule: such a rule has to go anyway, and the
+        choices stay until it does.
+        """
+        if recipe.field != "image":
+            return TABLED
+        try:
+            recipe.check_rule()
+        except RecipeError:
+            recipe = recipe.but(rule=default.rule)
+        return recipe.refused(schedule)
+
+    def offered(refused: dict[str, str], solvers: Iterable[str]) -> Any:
+        """The solvers to choose from, and the chosen ones among them."""
+        return gr.update(choices=solver_choices(refused), value=[s for s in solvers if s not in refused])
 
     def foretold(before: list[str], *values: Any) -> dict[Any, Any]:
         """What a comparison will take, before it is run, and what cannot take part."""
@@ -749,20 +859,20 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             recipe = recipe_of(values)
             schedule = backend.model(recipe.model).denoiser.schedule
             refused = refusals_of(recipe, schedule)
-        except PlaygroundError as problem:
-            return {error: lines(str(problem))}
+        except (PlaygroundError, TimeoutError) as problem:
+            return {error: lines(str(problem) or LATE)}
         about_them: dict[Any, Any] = {both: said(recipe), refused_note: refused_lines(refused)}
         if len(refused) == len(SOLVERS):
             pass  # the reason is told below: an empty list would leave nothing to come back with
         elif sorted(refused) != before:
             # Only then: a hand that clicks on meanwhile must not find its click undone.
-            able = [s for s in recipe.solvers if s not in refused]
-            about_them[c["solvers"]] = gr.CheckboxGroup(choices=solver_choices(refused), value=able)
+            about_them[c["solvers"]] = offered(refused, recipe.solvers)
             about_them[left_out] = sorted(refused)
         if recipe.field != "image":
             return about_them | plane_foretold(recipe)
         try:
-            cost = recipe.possible(schedule).plan(schedule).cost(schedule)
+            recipe = recipe.possible(schedule)
+            cost = recipe.plan(schedule).cost(schedule)
         except PlaygroundError as problem:
             return about_them | {error: lines(str(problem)), expected: ""}
         pace = backend.pace(recipe.model)
@@ -770,7 +880,10 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         missing = [r for r in recipe.references().values() if backend.finished(r) is None]
         if missing:
             more = sum(r.plan(schedule).cost(schedule).sample_forwards for r in missing)
-            told += f"; then at least {more} for the reference, about {more * pace:.0f} s, once per prompt and seed"
+            told += (
+                f"; then at least {more} for the reference, about {more * pace:.0f} s, once for these settings: "
+                "solvers, budgets and grid do not matter"
+            )
         return about_them | {error: "", expected: lines(told)}
 
     def plane_foretold(recipe: Comparison) -> dict[Any, Any]:
@@ -835,18 +948,24 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         if not isinstance(kept, ComparisonViews):
             yield {clocked: lines("Compare first.")}
             return
+
+        def on_show() -> bool:
+            """Whether no other comparison has begun meanwhile."""
+            return begun.get(request.session_hash or "") == kept.result.recipe
+
         try:
             taken = []
             for row, m in enumerate(kept.table):
                 name = f"{SOLVERS[m.cell.solver].title}, {m.cell.evaluations} NFE ({row + 1} of {len(kept.table)})"
                 one = yield from follow(single(kept.result, row), request, "alone", name, clocked)
                 taken.append(one.seconds)
-        except PlaygroundError as problem:
-            yield {clocked: lines(str(problem))}
+        except (PlaygroundError, TimeoutError) as problem:
+            if on_show():
+                yield {clocked: lines(str(problem) or LATE)}
             return
         kept.remeasured([replace(m, alone=t) for m, t in zip(kept.table, taken, strict=True)])
-        if shelf.newest(request.session_hash, compared_here) is not kept:
-            return  # another comparison is on show by now
+        if not on_show():
+            return
         said = "Each picture was timed in a run by itself, decoder included."
         yield pictured(token, kept) | {
             clocked: lines(said),
@@ -858,8 +977,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def compare_distributions(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         rows: list[Apart] = []
+        of = ""
         try:
             recipe, schedule = chosen(values)
+            of = f"Of {settings_of(recipe, SEEDS)}."
+            yield {spread_plot: gr.update(visible=False)}  # of other settings
             cells = [c for c in recipe.cells(schedule) if c.steps]
             truth: Drawn = yield from follow(
                 Cohort.converged(recipe), request, "spread", "converged solutions", spread_said
@@ -871,18 +993,23 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 yield {spread_plot: gr.Plot(distributions_apart(rows), visible=True)}
             # Once more: of plots that follow one another fast, the page may leave out the last.
             whole = gr.Plot(distributions_apart(rows), visible=True)
-            yield {spread_said: lines(*beyond_chance(rows), DISTRIBUTIONS), spread_plot: whole}
-        except PlaygroundError as problem:
-            yield {spread_said: lines(str(problem))}
+            yield {spread_said: lines(of, *beyond_chance(rows), DISTRIBUTIONS), spread_plot: whole}
+        except (PlaygroundError, TimeoutError) as problem:
+            yield {spread_said: lines(str(problem) or LATE, of if rows else "")}
 
     spread_go.click(compare_distributions, controls, [spread_said, spread_plot], **RUNNING)
 
     def judged_here(model: str) -> dict[Any, Any]:
         """What needs the verifier is there where it is, and says why not elsewhere."""
-        there = model in backend.models and judge(model) is not None
+        try:
+            there = model in backend.models and judge(model) is not None
+            told = trusted(model) if there else [damaged.get(model, UNJUDGED)]
+        except TimeoutError:  # the device is busy: whether the verifier can be read shows when it is used
+            there = has_verifier(backend.models[model])
+            told = [JUDGED if there else UNJUDGED]
         return {
             quality_row: gr.update(visible=there),
-            quality_said: lines(*trusted(model) if there else [damaged.get(model, UNJUDGED)]),
+            quality_said: lines(*told),
             what: gr.update(visible=there, value="error"),
         }
 
@@ -890,6 +1017,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def measure_quality(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
         rows: list[Quality] = []
+        of = ""
         try:
             recipe, schedule = chosen(values)
             verifier = judge(recipe.model)
@@ -898,6 +1026,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             asked = backend.call(lambda model: asked_of(model, verifier), recipe.model)
             if not asked:
                 raise RecipeError("The model does not know enough of the verifier's words to be asked anything.")
+            of = f"Of {settings_of(recipe, len(asked), f'{len(asked)} prompts')}."
+            yield {quality_plot: gr.update(visible=False)}  # of other settings
             cells = [c for c in recipe.cells(schedule) if c.steps]
             for i, cell in enumerate(cells):
                 cohort = Cohort.cell(recipe, cell, prompts=tuple(a.prompt for a in asked))
@@ -906,14 +1036,14 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 rows.append(backend.compute(partial(quality, drawn, asked, verifier, cell.budget)))
                 yield {quality_plot: gr.Plot(quality_over_cost(rows), visible=True)}
             whole = gr.Plot(quality_over_cost(rows), visible=True)
-            yield {quality_said: lines(*best_read(rows), *trusted(recipe.model)), quality_plot: whole}
-        except PlaygroundError as problem:
-            yield {quality_said: lines(str(problem))}
+            yield {quality_said: lines(of, *best_read(rows), *trusted(recipe.model)), quality_plot: whole}
+        except (PlaygroundError, TimeoutError) as problem:
+            yield {quality_said: lines(str(problem) or LATE, of if rows else "")}
 
     quality_go.click(measure_quality, controls, [quality_said, quality_plot], **RUNNING)
 
     # --- what noise does ----------------------------------------------------------------------------------
-    def stirred_views(token: str, kept: NoiseViews, at: float) -> dict[Any, Any]:
+    def stirred_views(token: str, kept: Stirred, at: float) -> dict[Any, Any]:
         """The three curves with a mark at an amount of noise, what they say, and the pictures there."""
         titles = {"image": "energy coefficient"}
         place = min(range(len(ETAS)), key=lambda k: abs(ETAS[k] - at))
@@ -939,7 +1069,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return plots | {
             noise_charts: gr.update(visible=True),
             noise_pictures: f"<div class='dp-figures'>{tiles}</div>",
-            noise_said: lines(*told, NOISE),
+            noise_said: lines(kept.of, *told, NOISE),
         }
 
     def measure_noise(
@@ -951,6 +1081,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             recipe = recipe_of(values).but(solvers=(solver,), budgets=NOISE_BUDGETS, equal="nfe")
             schedule = backend.model(recipe.model).denoiser.schedule
             recipe.possible(schedule)
+            yield {noise_token: "", noise_charts: gr.update(visible=False), noise_pictures: ""}  # of other settings
             for key in ("exact", "learned"):
                 plane = PlaneComparison.make(
                     target=data, field=key, seed=recipe.seed, solvers=(solver,), budgets=NOISE_BUDGETS, etas=ETAS
@@ -969,30 +1100,46 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                     row = backend.compute(partial(apart, drawn, truth, cell.budget))
                     curves["image"][cell.budget].append((amount, row.distance))
                     levels["image"] = max(levels.get("image", 0.0), row.chance)
-            kept = NoiseViews(curves, levels, cohorts)
+            of = (
+                f"{SOLVERS[solver].title}. Exact and learned field: {TARGET_TITLES[data]}, seed {recipe.seed}. "
+                f"Image model: {settings_of(recipe, SEEDS, without=('eta',))}."
+            )
+            kept = Stirred(of, curves, levels, cohorts)
             token = shelf.add(request.session_hash, kept)
             yield {noise_token: token} | stirred_views(token, kept, at)
-        except PlaygroundError as problem:
-            yield {noise_said: lines(str(problem))}
+        except (PlaygroundError, TimeoutError) as problem:
+            yield {noise_said: lines(str(problem) or LATE)}
 
     noisy = [*noise_plots.values(), noise_charts, noise_pictures, noise_said]
     noise_go.click(measure_noise, [stirred, stirred_target, eta, *controls], [noise_token, *noisy], **RUNNING)
 
-    def other_noise(token: str, at: float) -> dict[Any, Any]:
+    def other_noise(token: str, at: float) -> Any:
         kept = shelf.get(token)
-        return stirred_views(token, kept, at) if isinstance(kept, NoiseViews) else {}
+        return stirred_views(token, kept, at) if isinstance(kept, Stirred) else gr.skip()
 
     eta.input(other_noise, [noise_token, eta], noisy, trigger_mode="always_last", **FAST)
 
     # --- buttons ----------------------------------------------------------------------------------------
     then_compare(dice.click(lambda: random.randrange(2**31), None, c["seed"], **FAST))
     usual = {name: getattr(default, name) for name in ("field", "solvers", "budgets", "equal", "grid")}
+
+    def pressed(preset: dict[str, Any], *values: Any) -> list[Any]:
+        """A preset beside the settings that it leaves as they are, and of its solvers those that can run there."""
+        told = {k: list(v) if isinstance(v, tuple) else v for k, v in preset.items()}
+        refused: dict[str, str] = {}
+        try:
+            recipe = recipe_of(tuple((dict(zip(NAMES, values, strict=True)) | told).values()))
+            found = refusals_of(recipe, backend.model(recipe.model).denoiser.schedule)
+            refused = found if len(found) < len(SOLVERS) else {}
+        except (PlaygroundError, TimeoutError):
+            pass  # what is wrong with the other settings is told by the run that follows
+        told["solvers"] = offered(refused, told["solvers"])
+        return [*told.values(), sorted(refused)]
+
     for name, button in presets.items():
-
-        def press(wanted: dict[str, Any] = usual | PRESETS[name]) -> list[Any]:
-            return [list(v) if isinstance(v, tuple) else v for v in wanted.values()]
-
-        then_compare(button.click(press, None, [c[k] for k in usual | PRESETS[name]], **FAST))
+        preset = usual | PRESETS[name]
+        changed = [*(c[k] for k in preset), left_out]
+        then_compare(button.click(partial(pressed, preset), controls, changed, **FAST))
 
     example, _ = taken_words(words, c["prompt"], c["prompt"])
     then_compare(example)
@@ -1000,7 +1147,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     # --- the same for programs --------------------------------------------------------------------------
     def compare_samplers(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         """What every solver of a Comparison recipe costs at every budget, and how far it is from the solution."""
-        visitor, slot = request.session_hash or "", f"{Comparison.tab}/api"
+        # A slot of its own: calls of one client that run at the same time do not stop each other.
+        visitor, slot = request.session_hash or "", api_slot(Comparison)
         with refusals(recipe):
             made = Comparison.make(**recipe)
             if made.field != "image":
@@ -1047,19 +1195,18 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         budgets = sorted({*BUDGETS, *recipe.budgets})
         return {
             **{c[name]: getattr(recipe, name) for name in NAMES if name not in LISTS},
-            c["solvers"]: gr.CheckboxGroup(choices=solver_choices(refused), value=list(recipe.solvers)),
-            c["budgets"]: gr.CheckboxGroup(choices=[(str(b), b) for b in budgets], value=list(recipe.budgets)),
+            c["solvers"]: offered(refused, recipe.solvers),
+            c["budgets"]: gr.update(choices=[(str(b), b) for b in budgets], value=list(recipe.budgets)),
             words: word_list(model),
             left_out: sorted(refused),
             race: race_value(recipe, None, [], "", schedule),
             told: lines(*changed, *missing),
             **judged_here(recipe.model),
-            **{k: v for k, v in place(recipe.field, "").items() if k is not c["target"]},
+            **{k: v for k, v in place(recipe.field).items() if k is not c["target"]},
             c["target"]: gr.update(visible=recipe.field != "image", value=recipe.target),
         }
 
     judging = [quality_row, quality_said, what]
-    placed = [plane_card, on_images, charts, closer]
     opened = opens(restore, None, [*controls, words, race, told, left_out, *judging, *placed], **FAST)
     foretold_here = opened.then(foretold, [left_out, *controls], foretells, **FAST)
 
@@ -1071,8 +1218,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             if recipe.field == "image":
                 recipe = recipe.possible(backend.model(recipe.model).denoiser.schedule)
                 parts = [recipe, *recipe.references().values()]
-        except PlaygroundError as problem:
-            yield {error: lines(str(problem))}
+        except (PlaygroundError, TimeoutError) as problem:
+            yield {error: lines(str(problem) or LATE)}
             return
         if all(backend.finished(r) is not None for r in parts):
             yield from run_chosen(request, cost, distance, *values)
@@ -1084,6 +1231,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def left(request: gr.Request) -> None:
         backend.forget(request.session_hash or "")
         shelf.forget(request.session_hash)
+        for last in (begun, begun_in_plane):
+            last.pop(request.session_hash or "", None)
 
     page.unload(left)
     return controls

@@ -174,14 +174,14 @@ class Comparison(TextToImage):
             RecipeError: when none of them can, with the first one's reason, or when there is nothing to compare
                 them with.
         """
-        self._check_rule()
+        self.check_rule()
         refused = self.refused(schedule)
         able = tuple(s for s in self.solvers if s not in refused)
         if not able:
             raise RecipeError(refused[self.solvers[0]])
         return self if able == self.solvers else self.but(solvers=able)
 
-    def _check_rule(self) -> None:
+    def check_rule(self) -> None:
         """Raises RecipeError for a guidance rule under which solvers cannot be compared."""
         rule = RULES[self.rule]
         if rule.weak:
@@ -195,7 +195,7 @@ class Comparison(TextToImage):
     def plan(self, schedule: Schedule) -> Plan:
         if self.field != "image":
             raise RecipeError("This comparison is one in the plane, not on the image model.")
-        self._check_rule()
+        self.check_rule()
         cells = [c for c in self.cells(schedule) if c.steps]
         if not cells:
             why = next((c.reason for c in self.cells(schedule) if c.reason), "")
@@ -529,7 +529,7 @@ class Measured:
 
 def compares(solver: str, eta: float) -> Literal["ode", "sde", ""]:
     """With which reference a solver is compared."""
-    if not SOLVERS[solver].stochastic or (eta == 0 and SOLVERS[solver].resumable):
+    if not SOLVERS[solver].stochastic or eta == 0:
         return "ode"
     return "sde" if solver in BROWNIAN else ""
 

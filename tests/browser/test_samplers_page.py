@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 from visiting import until
+
+from components.tabs.samplers import PRESETS
+from playground.guidance import RULES
+from playground.sharing.records import from_file
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 SMALL = {"tab": "samplers", "solvers": json.dumps(["ddim", "heun"]), "budgets": json.dumps([3, 6])}
@@ -112,6 +117,66 @@ def test_choices_are_in_the_link_and_empty_ones_are_named(visit):
     for name in ("DDIM", "Heun (order", "UniPC"):
         page.locator("#samplers-solvers label", has_text=name).first.locator("input").uncheck()
     expect(page.locator("#samplers-error .prose")).to_contain_text("Choose at least one solver.")
+
+
+def ticked(page) -> list[str]:
+    boxes = page.locator("#samplers-solvers label", has=page.locator("input:checked"))
+    return [text.split(" (")[0].strip() for text in boxes.all_inner_texts()]
+
+
+def choose_rule(page, rule: str) -> None:
+    page.locator("#samplers-rule input").click()
+    page.get_by_role("option", name=RULES[rule].title, exact=True).click()
+
+
+def test_a_rule_under_which_nothing_is_compared_costs_no_choice(visit):
+    visited = visit(wait=False, **(SMALL | {"w": 1}))
+    page, error = visited.page, visited.page.locator("#samplers-error .prose")
+    expect(page.locator("#samplers-race .cell")).to_have_count(4)
+    page.get_by_role("button", name="More:").click()
+    choose_rule(page, "cfgpp")
+    expect(error).to_contain_text("take another rule")
+    assert ticked(page) == ["DDIM", "Heun"]
+    choose_rule(page, "cfg")
+    expect(error).to_be_empty()
+    expect(page.locator("#samplers-expected")).to_contain_text("once for these settings")
+    assert ticked(page) == ["DDIM", "Heun"]
+    # A preset comes whole, too, and nothing is refused once the rule is another one.
+    choose_rule(page, "cfgpp")
+    expect(error).to_contain_text("take another rule")
+    name = "Equal steps hide the cost"
+    page.get_by_role("button", name=name).click()
+    until(lambda: visited.link().get("solvers") == json.dumps(PRESETS[name]["solvers"], separators=(",", ":")))
+    expect(error).to_contain_text("take another rule")
+    assert len(ticked(page)) == 4
+    choose_rule(page, "cfg")
+    expect(error).to_be_empty()
+    page.locator("#samplers-go").click()
+    expect(page.locator("#samplers-summary")).to_contain_text("Reference of the ODE", timeout=240_000)
+    expect(page.locator("#samplers-race .cell")).to_have_count(8)
+    assert page.locator(".toast-body").count() == 0
+
+
+def test_nothing_of_an_earlier_comparison_stays_beside_one_that_is_stopped(visit):
+    page = compared(visit, w=1, seed=32)
+    page.locator("#samplers-race .cell").first.click()
+    expect(page.locator("#samplers-film .column")).not_to_have_count(0)
+    charts, summary = page.locator("#samplers-charts"), page.locator("#samplers-summary")
+    expect(charts).to_be_visible()
+    expect(summary).to_contain_text("Of “a cat on the grass”, w = 1, seed 32")
+    page.locator("#samplers-prompt textarea").fill("a dog on the grass")
+    page.locator("#samplers-go").click()
+    expect(page.locator("#samplers-status")).to_contain_text("reference of the ODE", timeout=240_000)
+    page.locator("#samplers-stop").click()
+    expect(page.locator("#samplers-status")).to_contain_text("stopped")
+    expect(charts).to_be_hidden()
+    expect(page.locator("#samplers-film .column")).to_have_count(0)
+    expect(summary).to_contain_text("Of “a dog on the grass”")
+    expect(summary).not_to_contain_text("Reference")
+    # Its own pictures have arrived, and can be saved.
+    with page.expect_download() as saved:
+        page.locator("#samplers-save").get_by_role("button", name="Save as PNG").click()
+    assert from_file(Path(saved.value.path()).read_bytes())[0].prompt == "a dog on the grass"
 
 
 def test_one_switch_takes_the_comparison_to_the_plane(visit):

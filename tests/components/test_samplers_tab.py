@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
+from functools import partial
 
+import gradio as gr
 import pytest
+import torch
 
 from components.charts import comparison_curvature, comparison_errors, comparison_steps, solver_styles
+from components.media import Media
+from components.readouts import LATE
+from components.tabs import samplers
 from components.tabs.samplers import (
     NAMES,
     PRESETS,
@@ -17,11 +23,16 @@ from components.tabs.samplers import (
     race_value,
     recipe_of,
     refused_lines,
+    settings_of,
     solver_choices,
     trust,
 )
-from playground.backend.planes import in_plane
+from playground.backend import Result
+from playground.backend.planes import TABLED, in_plane
 from playground.errors import RecipeError
+from playground.fields import Count
+from playground.guidance import RULES
+from playground.images.cohorts import Cohort, Drawn, Quality
 from playground.images.comparison import (
     AGREEMENT,
     REFINEMENTS,
@@ -33,6 +44,9 @@ from playground.images.comparison import (
     measure,
 )
 from playground.images.models import load_model
+from playground.images.reading import Ask
+from playground.plane.comparison import PlaneCompared
+from playground.plane.metrics import ErrorRow
 from playground.solvers import SOLVERS
 
 
@@ -186,3 +200,269 @@ def test_the_bends_of_a_path_stand_over_t(model):
     (trace,) = comparison_curvature(result, [0], schedule).data
     times = result.seen[0].t
     assert len(trace.x) == 5 and all(a > x > b for x, a, b in zip(trace.x, times, times[1:], strict=False))
+
+
+# --- the events of the tab, without a page around them --------------------------------------------------------
+
+
+class Tab:
+    """The tab's events by the name of their function; what they show by its place on the page."""
+
+    def __init__(self, backend):
+        with gr.Blocks() as self.page:
+            self.backend = backend
+            samplers.build(self.page, gr.Button().click, backend, Media())
+        self.events = [f.fn for f in self.page.fns.values()]
+
+    def named(self, name):
+        return next(f for f in self.events if getattr(f, "__name__", "") == name)
+
+    def start(self, name, *given, visitor="ann"):
+        """The updates of an event that runs something, one after the other."""
+        for update in self.named(name)(gr.Request(session_hash=visitor), *given):
+            yield {where.elem_id or type(where).__name__: what for where, what in update.items()}
+
+    def compare(self, **changes):
+        return self.start("run_chosen", "evaluations", "error", *values(**FEW | changes))
+
+
+FEW = {"solvers": ("ddim", "heun"), "budgets": (2, 4)}
+RESULTS = {
+    "samplers-race",
+    "samplers-summary",
+    "samplers-save",
+    "samplers-charts",
+    "samplers-errors",
+    "samplers-film",
+}
+
+
+@pytest.fixture
+def tab(backend, monkeypatch):
+    monkeypatch.setitem(REFINEMENTS, "ode", (3, 6))
+    monkeypatch.setitem(AGREEMENT, "ode", 10.0)
+    return Tab(backend)
+
+
+def shown_at_last(updates):
+    """What is on the page after some updates."""
+    return {where: what for update in updates for where, what in update.items()}
+
+
+def test_a_preset_offers_only_what_can_run_beside_the_settings_that_it_leaves(tab):
+    name = "In the plane, where the solution is known"
+    wanted = next(f for f in tab.events if isinstance(f, partial) and f.args[0].get("field") == "exact")
+    keys = list(wanted.args[0])
+    assert {k: wanted.args[0][k] for k in PRESETS[name]} == PRESETS[name]
+    *told, left_out = wanted(*values(rule="cfgpp", solvers=("diffusers:lcm",)))
+    offered = told[keys.index("solvers")]
+    assert offered["value"] == list(Comparison().solvers) and left_out == sorted(TABLED)
+    assert {solver for _, solver in offered["choices"]} == set(SOLVERS) - set(TABLED)
+    # Where other settings are impossible the run says so, and all is offered.
+    *told, left_out = wanted(*values()[:-1], "no such model")
+    assert left_out == [] and len(told[keys.index("solvers")]["choices"]) == len(SOLVERS)
+
+
+def test_boxes_that_are_ticked_and_not_offered_any_more_are_for_the_recipe_to_judge(tab):
+    boxes = next(b for b in tab.page.blocks.values() if b.elem_id == "samplers-solvers")
+    assert boxes.get_block_name() == "checkboxgroup"
+    assert type(boxes)([("DDIM", "ddim")]).preprocess(["heun"]) == ["heun"]
+
+
+@pytest.mark.parametrize("wrong", [5, {"a": 1}, True], ids=repr)
+@pytest.mark.parametrize("field", ["solvers", "budgets"])
+def test_what_is_no_list_is_refused_in_a_sentence(field, wrong):
+    told = list(values())
+    told[NAMES.index(field)] = wrong
+    with pytest.raises(RecipeError, match=f"^{field.capitalize()} must (be a list|not be true or false)[.]"):
+        recipe_of(tuple(told))
+
+
+def test_a_rule_under_which_nothing_is_compared_takes_no_tick_away(tab):
+    foretold = tab.named("foretold")
+    before = foretold([], *values(rule="cfgpp"))
+    told = {where.elem_id: what for where, what in before.items()}
+    assert "take another rule" in told["samplers-error"] and "samplers-solvers" not in told
+    told = {where.elem_id: what for where, what in foretold([], *values()).items()}
+    assert "samplers-solvers" not in told
+    assert "once for these settings: solvers, budgets and grid do not matter" in told["samplers-expected"]
+
+
+def test_nothing_of_an_earlier_comparison_stays_beside_a_new_one(tab):
+    whole = shown_at_last(tab.compare())
+    assert whole["samplers-race"]["url"] and whole["samplers-charts"]["visible"]
+    assert set(whole) >= RESULTS
+    assert "Of “a cat on the grass”, w = 4, seed 7, grid trailing" in whole["samplers-summary"]
+    first = next(tab.compare(prompt="a red dog"))
+    assert first["samplers-race"]["url"] is None and not first["samplers-charts"]["visible"]
+    for empty in ("samplers-save", "samplers-film", "samplers-halfway", "samplers-status", "State"):
+        assert not first[empty], empty
+    assert "shares of the batched run" in first["samplers-clocked"]
+    assert "“a red dog”" in first["samplers-summary"] and "Reference" not in first["samplers-summary"]
+
+
+@pytest.mark.parametrize("later", [{"seed": 8}, {"budgets": (3,)}], ids=["another reference", "the same reference"])
+def test_an_overtaken_comparison_shows_nothing_more(tab, later):
+    """The reference of the first runs in a slot that the second does not take before it has its own pictures."""
+    one = tab.compare()
+    assert any("State" in update and update["State"] for update in one)  # its pictures are there
+    other = tab.compare(**later)
+    next(other)
+    assert list(one) == []
+    at_last = shown_at_last(other)
+    assert at_last["samplers-race"]["url"] and at_last["samplers-charts"]["visible"]
+    # Somebody else's comparison overtakes nothing.
+    third = tab.compare(w=2.0)
+    next(third)
+    list(tab.start("run_chosen", "evaluations", "error", *values(**FEW), visitor="bob"))
+    assert shown_at_last(third)["samplers-charts"]["visible"]
+
+
+def test_what_times_an_earlier_comparison_shows_nothing_beside_a_new_one(tab):
+    token = shown_at_last(tab.compare(w=3.0))["State"]
+    timing = tab.start("time_alone", token, "evaluations", "error")
+    next(timing)
+    next(tab.compare(w=5.0))
+    assert not any(set(update) & RESULTS for update in timing)
+    assert [set(update) for update in tab.start("time_alone", token, "evaluations", "error")][-1] & RESULTS == set()
+
+
+def test_visitors_who_have_left_are_forgotten(tab):
+    one = tab.compare(w=6.0)
+    next(one)
+    tab.named("left")(gr.Request(session_hash="ann"))
+    assert list(one) == []
+
+
+def test_charts_of_a_comparison_that_ends_later_do_not_come_into_the_plane(tab):
+    charts = next(b for b in tab.page.blocks.values() if b.elem_id == "samplers-charts")
+    placed = tab.named("place")("exact")
+    assert placed[charts.parent] == gr.update(visible=False) and charts not in placed
+
+
+class Made:
+    """Results of every kind at once, for what is said of them."""
+
+    def __init__(self, monkeypatch, backend):
+        monkeypatch.setattr(backend, "run", self.run)
+        self.asked = []
+
+    def run(self, recipe, visitor, slot):
+        self.asked.append(recipe)
+        torch.manual_seed(len(self.asked))
+        if isinstance(recipe, Cohort):
+            pictures = torch.zeros(len(recipe.singles()), 3, 8, 8)
+            yield Result(Drawn(recipe, torch.randn(len(pictures), 4, 8, 8), pictures, Count(6, 6), 1.0))
+        else:
+            rows = [
+                ErrorRow("churn", 3, b, 0.1, 0.2, 0.1, eta, b)
+                for b in recipe.budgets
+                for eta in recipe.etas or (1.0,)
+            ]
+            yield Result(PlaneCompared(recipe, rows))
+
+
+SETTINGS = {"prompt": "a <b>", "w": 2.5, "seed": 30, "grid": "karras", "rule": "apg", "negative": "a dog"}
+
+
+def test_distributions_say_of_which_settings_they_are(tab, monkeypatch):
+    Made(monkeypatch, tab.backend)
+    first, *_, last = tab.start("compare_distributions", *values(**FEW | SETTINGS))
+    assert not first["samplers-spread"]["visible"]  # of other settings
+    said = last["samplers-spread-said"]
+    assert "Of “a &lt;b&gt;”, w = 2.5, seeds 30 to 45, grid Karras (ρ = 7), 2, 4 evaluations, " in said
+    assert "negative prompt = “a dog”" in said and RULES["apg"].title in said
+
+
+def test_quality_says_of_which_settings_it_is(tab, monkeypatch):
+    class Judge:
+        def told(self):
+            return "It errs."
+
+    monkeypatch.setattr(samplers, "verifier_of", lambda folder: Judge())
+    monkeypatch.setattr(samplers, "asked_of", lambda model, verifier: [Ask("a cat", {}), Ask("a dog", {})])
+    monkeypatch.setattr(samplers, "quality", lambda *_: Quality("ddim", 1.0, 2, 2, 0.5, 0.4, 0.6, 0.5, 2))
+    Made(monkeypatch, tab.backend)
+    first, *_, last = tab.start("measure_quality", *values(**FEW | SETTINGS))
+    assert not first["samplers-quality"]["visible"]
+    assert "Of 2 prompts, w = 2.5, seeds 30 to 31, grid Karras" in last["samplers-quality-said"]
+
+
+def test_noise_says_of_which_settings_it_is(tab, monkeypatch):
+    Made(monkeypatch, tab.backend)
+    first, *_, last = tab.start("measure_noise", "churn", "eight", 0.4, *values(**FEW | SETTINGS, eta=0.5))
+    assert first["State"] == "" and first["samplers-noise-pictures"] == ""
+    of = "Heun with churn (EDM). Exact and learned field: eight Gaussians, seed 30. Image model: “a &lt;b&gt;”, "
+    assert of in last["samplers-noise-said"] and "seeds 30 to 45, grid Karras" in last["samplers-noise-said"]
+    assert "stochasticity" not in last["samplers-noise-said"]  # all amounts are on show
+    # The slider asks for nothing anew, and what the settings are by then does not matter.
+    moved = tab.named("other_noise")(last["State"], 0.8)
+    assert any(of in str(what) for what in moved.values())
+    assert tab.named("other_noise")("", 0.8) == gr.skip()
+
+
+def test_the_plane_says_of_which_settings_it_is(tab, monkeypatch):
+    Made(monkeypatch, tab.backend)
+    *_, last = tab.compare(field="exact", target="eight", seed=30, grid="karras", eta=0.5)
+    assert "Of eight Gaussians, seed 30, grid Karras (ρ = 7), η = 0.5." in last["samplers-plane-said"]
+
+
+def test_settings_are_told_where_they_are_not_the_usual_ones():
+    said = settings_of(Comparison(pictures=3, equal="steps", budgets=(4, 2), prompt="", low=0.25, model="other"))
+    assert said == (
+        "no prompt, w = 4, seeds 7 to 9, grid trailing (every T/N-th, from the noisiest), 2, 4 steps, "
+        "window end = 0.25, model = “other”"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "where"),
+    [
+        ("run_chosen", ("evaluations", "error"), "samplers-error"),
+        ("compare_distributions", (), "samplers-spread-said"),
+        ("measure_quality", (), "samplers-quality-said"),
+        ("measure_noise", ("churn", "moons", 0.0), "samplers-noise-said"),
+    ],
+)
+def test_a_device_that_takes_too_long_is_told(tab, monkeypatch, name, given, where):
+    if name == "run_chosen":
+        list(tab.compare(seed=99))  # the rest of it is kept
+    else:
+        Made(monkeypatch, tab.backend)
+
+    def late(function, timeout=60):
+        raise TimeoutError
+
+    monkeypatch.setattr(tab.backend, "compute", late)
+    *_, last = tab.start(name, *given, *values(**FEW, seed=99))
+    assert LATE in last[where]
+    if name == "run_chosen":
+        assert "4 pictures" in last["samplers-status"]  # and not a call of the reference
+
+
+def test_a_model_that_takes_too_long_is_told(tab, monkeypatch):
+    def late(name):
+        raise TimeoutError
+
+    monkeypatch.setattr(tab.backend, "model", late)
+    told = {where.elem_id: what for where, what in tab.named("foretold")([], *values()).items()}
+    assert LATE in told["samplers-error"]
+    assert LATE in shown_at_last(tab.compare())["samplers-error"]
+    assert (
+        LATE in shown_at_last(tab.start("run_what_is_there", "evaluations", "error", *values()))["samplers-error"]
+    )
+
+
+def test_calls_of_one_program_do_not_stop_each_other(tab, monkeypatch):
+    slots = []
+    result = tab.backend.result
+
+    def recorded(recipe, visitor, slot):
+        slots.append(slot)
+        return result(recipe, visitor, slot)
+
+    monkeypatch.setattr(tab.backend, "result", recorded)
+    for _ in range(2):
+        tab.named("compare_samplers")({"solvers": ["ddim"], "budgets": [2]}, gr.Request(session_hash="ann"))
+    assert len(slots) == 4 and len(set(slots)) == 2  # a comparison and its reference each
+    assert all(slot.startswith("samplers/api/") for slot in slots)

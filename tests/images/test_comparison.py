@@ -211,6 +211,8 @@ def test_all_comparisons_of_a_problem_have_one_reference():
         ("churn", 1.0, ""),
         ("churn", 0.0, "ode"),
         ("diffusers:lcm", 1.0, ""),
+        ("diffusers:tcd", 1.0, ""),
+        ("diffusers:tcd", 0.0, "ode"),
         ("diffusers:deis", 1.0, "ode"),
     ],
 )
