@@ -22,6 +22,10 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+START = 300
+"""Seconds that the page may take to open, on a machine that runs other tests."""
+
+
 class Server:
     """`python app.py` on a free port; what it prints is kept in a file.
 
@@ -39,9 +43,11 @@ class Server:
         command = [sys.executable, program, "--no-browser", "--port", str(port), *options]
         with log.open("w") as out:
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + START
         while "Diffusion Playground:" not in self.printed:
-            assert self._process.poll() is None and time.monotonic() < deadline, self.printed
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.close()  # or it would go on for itself
+                raise AssertionError(f"The page did not open: {self.printed}")
             time.sleep(0.1)
 
     @property
