@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,8 +19,8 @@ from playground.plane.packing import pack
 from playground.sampling import answers_of
 from playground.schedules import as_time
 
-LEAST_LOG_DENSITY = -700.0
-"""Below it a density is no number any more: exp(-700) = 1e-304."""
+NOWHERE = 1e-13
+"""Of the highest density in the view: where there is less, no particle of a uniform source comes."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ def step_at(grid: Sequence[float], t: float) -> int:
 
 
 def reached(exact: ExactField, x: Tensor, t: float, label: int = -1) -> Tensor:
-    """Where the density of a uniform source's flow is more than nothing, at x [B, D]: [B] bool.
+    """Where particles of a uniform source's flow come, of the points x [B, D] of a view: [B] bool.
 
-    Beyond it the closed form goes on as an extrapolation that grows without bound.
+    Beyond, the closed form goes on as an extrapolation that grows without bound.
     """
-    return exact.log_density(x.double(), float(exact.schedule.clamp(t)), label) > LEAST_LOG_DENSITY
+    log_density = exact.log_density(x.double(), float(exact.schedule.clamp(t)), label)
+    return log_density > log_density.max() + math.log(NOWHERE)
 
 
 def _points(box: float, size: int, dim: int) -> Tensor:

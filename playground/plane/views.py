@@ -106,7 +106,7 @@ def remarks(recipe: PlaneFlow) -> dict[str, str]:
     elif SOLVERS[recipe.solver].stochastic and recipe.eta > 0:
         told["arrows"] = "Particles of this solver follow the arrows only on average: it adds noise to them."
     if recipe.source == "uniform":
-        nowhere = "Where the density is zero there is no field, and nothing is drawn."
+        nowhere = "Where no particle comes (less than 1e-13 of the highest density) nothing is drawn."
         told["arrows"] = f"{told['arrows']} {nowhere}" if "arrows" in told else nowhere
         told["errors"] = nowhere
     return told
