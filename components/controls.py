@@ -33,6 +33,14 @@ class Dropdown(gr.Dropdown, metaclass=NoStub):
         return payload
 
 
+class CheckboxGroup(gr.CheckboxGroup, metaclass=NoStub):
+    """Gradio's boxes, without its own check: which choices there are depends on other settings, and values that are
+    on their way while these change must not fail. The recipe says in a sentence what is wrong."""
+
+    def preprocess(self, payload: Any) -> Any:
+        return payload
+
+
 def control(recipe: type[Recipe], name: str, **options: Any) -> gr.components.Component:
     """The Gradio control for a field: slider for bounded numbers, dropdown for choices, else text.
 

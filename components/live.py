@@ -100,7 +100,8 @@ class Live:
             superseded = not hand.newest(values)
             if isinstance(event, Failed) and event.again:
                 with self._lock:
-                    hand.started = None  # "try again" means the same values
+                    if hand.started == values:
+                        hand.started = None  # "try again" means the same values
             if superseded and (isinstance(event, Stopped) or not isinstance(event, FINAL)):
                 return
             if not superseded:

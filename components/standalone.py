@@ -249,7 +249,6 @@ def film_sheet(
     """
     held = sum(len(to_png(p)) for p in (attached or {}).values())
     room = max(ROOM // 4, ROOM - held)
-    large_note = "" if room == ROOM - held else f"With its guide the file has more than {LIMIT / 1e6:g} MB."
     result = views.result
     recipe, model = result.recipe, backend.model(result.recipe.model)
     row = min(row, len(result.pictures) - 1)
@@ -260,6 +259,8 @@ def film_sheet(
     files, _, _ = fitted(views_files(views, stills), room // 4, result.pictures.shape[-1])
     frames = views_files(views, [column["url"] for column in strip["columns"]])
     frames, strip["tile"], note = fitted(frames, room - room // 4, strip["tile"])
+    whole = held + sum(map(len, (files | frames).values()))
+    large_note = "" if whole <= ROOM else f"{held / 0.75e6:.1f} MB of the file are the guide, carried as it is."
     large = {"pictures": [{"url": picture, "label": ""}], "live": False, "caption": f"seed {single.seed}"}
     many = len(result.pictures)
     cost = cost_line(result, model, False) + (f" · for all {many} pictures of the run" if many > 1 else "")

@@ -2,7 +2,7 @@
 
     python -m training.denoiser --steps 20000                  # resumes from its checkpoint, if there is one
     python -m training.denoiser --steps 40000 --from FOLDER    # starts from the averaged weights of a model folder
-    python -m training.denoiser --align 1 --verifier FOLDER    # with representation alignment, see alignment.py
+    python -m training.denoiser --align 1 --verifier FOLDER    # with representation alignment, see repa.py
 
 v-prediction (Salimans & Ho 2022) under the DDPM linear schedule (Ho et al. 2020; betas 1e-4 to 0.02, 1000 steps).
 The learning rate is constant, so a run can always be continued; what is kept is an average of the weights over
@@ -28,8 +28,8 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from playground.images.verifier import Verifier
 from training import common, data, latents, text
-from training.alignment import Alignment, LinearDecoder
 from training.muon import MuonAndAdam
+from training.repa import Alignment, LinearDecoder
 from training.scenes import Scene
 
 TRAIN_TIMESTEPS = 1000

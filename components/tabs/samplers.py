@@ -24,7 +24,7 @@ from components.charts import (
     over_noise,
     quality_over_cost,
 )
-from components.controls import control, link_script, listed, own_query
+from components.controls import CheckboxGroup, control, link_script, listed, own_query
 from components.media import Media, data_url
 from components.pictures import FAST, RUNNING, follow_rule, known_here, more_settings, taken_words
 from components.programs import api_slot, refusals, run_answer
@@ -32,7 +32,6 @@ from components.readouts import LATE, LATEX, lines, number, rule_panel, said, wo
 from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, fitted, views_files
 from components.widgets import Filmstrip, Race, Save, Words
-from components.widgets.base import NoStub
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.backend.planes import TABLED, in_plane, measured_in_plane
 from playground.distributions import verdict
@@ -153,14 +152,6 @@ NOISE = (
     "steps correct that, if there are enough of them. Under guidance the SDE's pictures have another "
     "distribution, which this counts as distance, too: take w = 1 to see repair alone."
 )
-
-
-class CheckboxGroup(gr.CheckboxGroup, metaclass=NoStub):
-    """Gradio's boxes, without its own check: which choices there are depends on other settings, and values that are
-    on their way while these change must not fail. The recipe says in a sentence what is wrong."""
-
-    def preprocess(self, payload: Any) -> Any:
-        return payload
 
 
 def recipe_of(values: tuple[Any, ...]) -> Comparison:

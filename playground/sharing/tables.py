@@ -55,7 +55,11 @@ def flow_arrays(views: FlowViews) -> Arrays:
         "states": (flow.states, "what the solver computed there, of the first particles"),
         "labels": (flow.labels, "class of the component that each particle ends at"),
         "density_times": (exact.times, "times of the density"),
-        "density": (exact.values, "closed-form p_t on a grid of cells; on the plane row 0 is the lowest y"),
+        "density": (
+            exact.values,
+            "closed-form p_t on a grid of cells, the mean over each (of stretched components the value at its "
+            "middle); on the plane row 0 is the lowest y",
+        ),
         "density_reach": (exact.box * exact.zoom, "the grid's cells fill [-reach, reach] at each of its times"),
     }
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from components.media import Media
 from components.page import TABS
 from components.saving import FILES, left_out, routes, save_value
-from components.standalone import LIMIT, fitted, made, options, settings
+from components.standalone import LIMIT, film_sheet, fitted, made, options, settings
 from playground.__main__ import render, views_of
 from playground.backend import Backend
 from playground.images.comparison import Comparison
@@ -100,6 +100,15 @@ def test_a_film_of_many_particles_is_made_to_fit_and_says_so(saved):
     content = saved(large)
     assert len(content) < LIMIT and "of the 5000 particles" in content.decode()
     assert from_file(content)[0] == large
+
+
+@pytest.mark.parametrize(("edge", "large"), [(64, False), (1024, True)])
+def test_a_guide_that_makes_a_file_large_is_named(backend, edge, large):
+    guide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (edge, edge, 3), dtype=np.uint8))
+    views = views_of(STROKES, backend)
+    content = made(film_sheet(views, backend, 0, [], {"a" * 20: guide}))
+    assert (len(content) > LIMIT) == large
+    assert ("MB of the file are the guide" in content.decode()) == large
 
 
 @pytest.mark.browser

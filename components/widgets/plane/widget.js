@@ -181,7 +181,8 @@ function drawArrows({ arrows, there, times, zoom }) {
   for (let i = 0; i < block; i += 1) vectors[i] = -mix(arrows.data[a + i], arrows.data[b + i], f);
   const lengths = Array.from({ length: grid * grid }, (_, i) =>
     (exists(there, a / 2 + i, b / 2 + i) ? Math.hypot(vectors[2 * i], vectors[2 * i + 1]) : 0));
-  const typical = lengths.filter(length => length > 0).toSorted((p, q) => p - q)[Math.floor(0.9 * lengths.filter(length => length > 0).length)] || 1;
+  const sorted = lengths.filter(length => length > 0).toSorted((p, q) => p - q);
+  const typical = sorted[Math.floor(0.9 * sorted.length)] || 1;
   seen.arrows = typical * arrows.scale * along(zoom ?? [1, 1], [k, f]);
   under.strokeStyle = faded(colourOf('field'), 0.75);
   under.lineWidth = 1.2 * ratio;

@@ -10,7 +10,7 @@ from torch import nn
 
 from playground.images.verifier import Verifier
 from training import autoencoder, common, denoiser, scenes, text, verifier
-from training.alignment import Alignment, LinearDecoder
+from training.repa import Alignment, LinearDecoder
 
 DEVICE = torch.device("cpu")
 
