@@ -296,6 +296,13 @@ def test_a_window_skips_branches_and_they_can_be_computed(visit):
     expect(hatched).to_have_count(0)
     until(lambda: tab.film.locator(".column.hatched, .column .hatched").count() == 0)
     assert tab.cost() == (calls, forwards)  # what is made for looking is not counted as the run's
+    # Another run is shown in the same way.
+    tab.set("seed", 3012)
+    tab.wait_for_recipe(seed=3012)
+    chart = tab.page.locator("#t2i-chart .js-plotly-plot")
+    read = "e => e.data.slice(0, 3).map(s => Array.from(s.y._inputArray ?? s.y).filter(v => v !== null).length)"
+    until(lambda: chart.evaluate(read) == [10, 10, 10])
+    expect(hatched).to_have_count(0)
 
 
 @pytest.mark.slow

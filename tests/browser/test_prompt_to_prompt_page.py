@@ -270,6 +270,13 @@ def test_the_grid_of_fractions_runs_and_a_click_takes_its_pair(open_tab):
     expect(caption).to_contain_text("Other settings than those now")
 
 
+def test_a_link_of_a_grid_says_what_the_page_does_with_it(open_tab):
+    at = open_tab(steps=3, crosses=[0, 1], selves=[0, 0.5])
+    expect(at.page.locator("#p2p-link-notes")).to_contain_text("The link is of a grid of fractions.")
+    at.finished()
+    assert not {"crosses", "selves"} & set(at.tab.link())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "said"),

@@ -485,6 +485,18 @@ def test_the_trade_off_is_measured(edit):
 
 
 @pytest.mark.slow
+def test_stop_ends_the_whole_measurement(edit):
+    tab = edit(steps=50, solver="heun")
+    tab.page.get_by_role("button", name="Measure eight").click()
+    running = tab.page.get_by_role("button", name=re.compile("^seeds 1 to 8: step [1-9]"))
+    expect(running).to_be_visible()
+    tab.page.locator("#sdedit-stop").click()
+    expect(tab.page.locator("#sdedit-error")).to_contain_text("The measurement was stopped.")
+    expect(tab.page.get_by_role("button", name="Measure eight")).to_be_enabled()
+    expect(tab.page.locator("#sdedit-curve")).to_be_hidden()
+
+
+@pytest.mark.slow
 def test_with_a_verifier_beside_the_model_it_judges(visit, tmp_path):
     from serving import Server
 

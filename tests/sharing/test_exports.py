@@ -106,6 +106,17 @@ def test_every_picture_of_a_run_opens_it_again(recipe, names, views):
     assert {name: from_file(made.png(name + ".png"))[:2] for name in names} == {n: (recipe, []) for n in names}
 
 
+def test_a_guide_stays_with_its_run_when_the_store_has_dropped_it(backend):
+    guide = Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    recipe = STROKES.but(guide=backend.guides.put(guide))
+    kept = {recipe.guide: guide}
+    views = EditViews(backend.result(recipe), lambda make: backend.call(make, "emoji"), brought=kept.get)
+    kept.clear()
+    for name in ("picture-0.png", "guide.png", "start-0.png"):
+        _, _, attached = from_file(views.png(name))
+        assert np.array_equal(np.array(attached[recipe.guide]), np.array(guide)), name
+
+
 def test_a_film_shows_the_density_where_the_particles_end(views):
     """Of a target above and to the left of the middle: a map that stood upside down would be beside it."""
     target = encode_mixture([(-1.2, 1.0, 0.3, 0.3, 0, 1, 0)])
