@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from components.readouts import PUTS_BACK, display
+from components.readouts import PUTS_BACK, display, solver_step
 from playground.guidance import RULES, Guidance
 from playground.plane.recipe import PlaneFlow
 from playground.recipes import rule_fields, title
 from playground.solvers import SOLVERS, VARIABLES
 
 ODE = r"""
-Every particle starts as noise and follows one flow. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$, $t$
-running from 1 (noise) to 0 (data),
+Every particle starts as noise and follows one flow, which has the path's distribution $p_t$ at every $t$: the
+probability-flow ODE. On the path $x_t = \alpha_t x_0 + \sigma_t \epsilon$, $t$ running from 1 (noise) to 0 (data),
 
 $$\frac{\mathrm d x}{\mathrm d t} = u_t(x) = \dot\alpha_t\, \mathbb E[x_0 \mid x_t{=}x]$$
 $$\qquad\qquad + \dot\sigma_t\, \mathbb E[\epsilon \mid x_t{=}x].$$
@@ -23,15 +23,15 @@ ON_PATH = {
     r"$u = \frac{\pi}{2} \mathbb E[\alpha\, \epsilon - \sigma\, x_0 \mid x_t]$; in the other convention "
     r"$x_\tau = \sin\frac{\pi\tau}{2}\, x_1 + \cos\frac{\pi\tau}{2}\, \epsilon$.",
     "vp": r"Here $\alpha^2 + \sigma^2 = 1$ and $\alpha = e^{-\frac12 \int_0^t \beta}$: "
-    r"$u = -\frac12 \beta_t\, (x + \nabla \log p_t(x))$, the probability-flow ODE; in the other convention "
+    r"$u = -\frac12 \beta_t\, (x + \nabla \log p_t(x))$; in the other convention "
     r"$x_\tau = \alpha_{1-\tau}\, x_1 + \sigma_{1-\tau}\, \epsilon$.",
     "edm": r"Here $\alpha = 1$ and $\sigma = 80\, t$: $u = 80\, \mathbb E[\epsilon \mid x_t] = -80\, \sigma\, "
     r"\nabla \log p_t(x)$; in the other convention $x_\tau = x_1 + 80\, (1 - \tau)\, \epsilon$.",
 }
 
 BOTH_TIMES = r"""
-Flow matching counts $\tau = 1 - t$ from noise to data, and calls the data $x_1$: $\mathrm d x/\mathrm d\tau = -u$.
-The arrows point this way.
+The other convention, of Lipman et al. (2023) and many texts on flow matching, counts $\tau = 1 - t$ from noise to
+data, and calls the data $x_1$: $\mathrm d x/\mathrm d\tau = -u$. The arrows point this way.
 """
 
 EXACT = """
@@ -73,12 +73,13 @@ CHURN = r"""
 
 $$\hat r = r\,(1 + \gamma), \quad \gamma = \eta\,(\sqrt 2 - 1), \quad r = \sigma/\alpha,$$
 
-adding just the noise that $p_{\hat r}$ has more of, and follows the ODE from there. Every step adds some, however
-many there are: this is no discretised SDE. With $\eta = 0$ it is Heun's method.
+adding just the noise that $p_{\hat r}$ has more of, and follows the ODE from there; only at the noisiest level
+there is nowhere higher to go. Here $\gamma$ does not fall with the number of steps, as $S_{\text{churn}}/N$ does in
+the paper: this is no discretised SDE. With $\eta = 0$ it is Heun's method.
 """
 
 CFG = r"""
-**Guidance.** Particles follow the guided field
+**Guidance** (SOURCE). Particles follow the guided field
 
 $$\hat u_t = u_t(x) + w\,\big(u_t(x \mid c) - u_t(x)\big)$$
 $$\quad = (1 + s)\, u_t(x \mid c) - s\, u_t(x),$$
@@ -92,7 +93,8 @@ into one another, and particles do not end at $p(x)\, p(c \mid x)^w$.
 """
 
 AUTO = r"""
-**Guidance.** Particles follow the field that leads away from a weak one (here that of the data blurred by BLUR),
+**Guidance** (SOURCE). Particles follow the field that leads away from a weak one (here that of the data blurred
+by BLUR),
 
 $$\hat u_t = u_t^{\text{weak}}(X) + w\,\big(u_t(X) - u_t^{\text{weak}}(X)\big)$$
 $$\quad = (1 + s)\, u_t(X) - s\, u_t^{\text{weak}}(X),$$
@@ -101,7 +103,7 @@ with $w = W$ and, in the other convention, $s = w - 1 = S$.
 """
 
 OTHER = r"""
-**Guidance.** Particles follow the guided prediction
+**Guidance** (SOURCE). Particles follow the guided prediction
 
 $$FORMULA$$
 
@@ -130,6 +132,7 @@ def _guidance(recipe: PlaneFlow, rule: Guidance) -> str:
         own = [f"{title(PlaneFlow, f)} = {number(getattr(recipe, f))}" for f in rule_fields(recipe.rule).values()]
         numbers = ", ".join([f"w = {w}, in the other convention s = w − 1 = {s}", *own])
         text = OTHER.replace("FORMULA", kind.formula).replace("NUMBERS", numbers).replace("ABOUT", kind.about)
+    text = text.replace("SOURCE", kind.source)
     if rule.low > 0 or rule.high < 1:
         alone = "$u_t(x \\mid c)$" if recipe.label >= 0 else "$u_t(x)$"
         text += f"\nOnly for t from {number(rule.low)} to {number(rule.high)}; outside it is {alone} alone.\n"
@@ -149,7 +152,7 @@ def equations(recipe: PlaneFlow) -> str:
     if solver.stochastic and recipe.eta > 0:
         noise = CHURN if recipe.solver == "churn" else SDE.replace("LAW", OTHER_LAW if guided else SAME_LAW)
         parts.append(noise.replace("ETA", number(recipe.eta)))
-    parts.append(f"One step of {solver.title}, from $t$ to $s$:\n\n{display(solver.formula)}")
+    parts.append(f"**{solver.title}** ({solver.source}). {solver_step(solver)}")
     if guided and row.guidance.renoises:
         parts.append(PUTS_BACK)
     if row.variable:

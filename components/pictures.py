@@ -12,7 +12,15 @@ import gradio as gr
 from components.controls import control, link_script
 from components.live import Live
 from components.media import data_url
-from components.readouts import PARAMETERS, PUTS_BACK, hindered, lines, rule_panel, step_panel
+from components.readouts import (
+    PARAMETERS,
+    PUTS_BACK,
+    VARIABLE_TITLES,
+    hindered,
+    lines,
+    rule_panel,
+    step_panel,
+)
 from playground.backend import Backend, Failed, Note, Preview, Queued, Result, Stopped
 from playground.errors import PlaygroundError
 from playground.grids import TITLES as GRID_TITLES
@@ -85,7 +93,7 @@ def more_settings(recipe: type[TextToImage], c: Components, backend: Backend, pi
         window = gr.HTML(elem_classes="dp-readout", elem_id=f"{recipe.tab}-window")
         c["grid"] = control(recipe, "grid", choices=[(v, k) for k, v in GRID_TITLES.items()])
         c["eta"] = control(recipe, "eta")
-        c["variable"] = control(recipe, "variable")
+        c["variable"] = control(recipe, "variable", choices=[(v, k) for k, v in VARIABLE_TITLES.items()])
         if pictures:
             c["pictures"] = control(recipe, "pictures")
         c["model"] = control(recipe, "model", choices=list(backend.models), value=default)

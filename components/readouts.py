@@ -14,10 +14,13 @@ from playground.images.text_to_image import Generated
 from playground.plan import Plan, Row
 from playground.recipes import TextToImage, rule_fields, title
 from playground.schedules import Schedule
-from playground.solvers import SOLVERS
+from playground.solvers import SOLVERS, VARIABLES, Solver
 
 PARAMETERS = {field: rule for rule in RULES for field in rule_fields(rule).values()}
 """The controls of rules' own parameters, and whose they are."""
+
+VARIABLE_TITLES = {"auto": "the solver's own", **{name: v.title for name, v in VARIABLES.items()}}
+"""What the control "written in" offers."""
 
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
@@ -44,6 +47,11 @@ def lines(*sentences: str) -> str:
 
 def number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A number as a further term of a sum: its sign, a space and its size."""
+    return f"{'−' if value < 0 else '+'} {number(abs(value))}"
 
 
 def _steps(indices: list[int]) -> str:
@@ -100,19 +108,25 @@ def said(recipe: TextToImage) -> str:
         numbers = [f"w = {number(w)} (s = w − 1 = {number(w - 1)})", *(f"{n} = {number(v)}" for n, v in own)]
         return f"{RULES[recipe.rule].title}: {', '.join(numbers)}"
     return (
-        f"û = u + {number(w)} (c − u) &nbsp;=&nbsp; {number(w)} c − {number(w - 1)} u"
+        f"ε̂ = u {signed(w)} (c − u) &nbsp;=&nbsp; {number(w)} c {signed(1 - w)} u"
         f" &nbsp;&nbsp;(s = w − 1 = {number(w - 1)})"
     )
 
 
 def rule_panel(rule: str) -> str:
-    """A rule's formula, and what it is about."""
+    """A rule's formula, who has introduced it, and what it is about."""
     made = RULES[rule]
-    return f"$${made.formula}$$\n\n{made.title[:1].upper()}{made.title[1:]}. {made.about}"
+    source = f" ({made.source})" if made.source else ""
+    return f"$${made.formula}$$\n\n{made.title[:1].upper()}{made.title[1:]}{source}. {made.about}"
 
 
-OUTPUTS = {"eps": r"\epsilon", "v": "v", "x0": "x_0", "velocity": r"\mathrm d x/\mathrm d t"}
-"""What models predict, in LaTeX."""
+OUTPUTS = {
+    "eps": r"$\epsilon$",
+    "v": r"$v = \alpha_t \epsilon - \sigma_t x_0$ (Salimans & Ho 2022)",
+    "x0": "$x_0$",
+    "velocity": r"$\mathrm d x/\mathrm d t$",
+}
+"""What models predict, in Markdown with LaTeX."""
 
 
 def display(formula: str) -> str:
@@ -128,24 +142,30 @@ def step_panel(row: Row, model: TextToImageModel) -> str:
     field = model.denoiser
     solver = SOLVERS[row.solver](field.schedule, row.variable, row.eta)
     told = [
-        r"The path is $x_t = \alpha_t x_0 + \sigma_t \epsilon$; $t$ runs from 1, noise, to 0, data (flow matching "
-        rf"writes $1-t$). This model predicts ${OUTPUTS[field.kind]}$ on",
+        r"The path is $x_t = \alpha_t x_0 + \sigma_t \epsilon$; $t$ runs from 1, noise, to 0, data (many texts on "
+        f"flow matching write $1-t$). This model predicts {OUTPUTS[field.kind]} on",
         display(field.schedule.formula),
     ]
     noisy = solver.stochastic and row.eta > 0
     if solver.reverse_sde and noisy:
-        told.append(r"The solver follows the reverse SDE ($r$ falls, $\hat\epsilon$ is the guided prediction):")
-    else:
+        told.append(r"The solver follows the reverse SDE ($\rho$ falls, $\hat\epsilon$ is the guided prediction):")
+    elif not solver.jumps:
         told.append(
-            r"The solver follows the flow ODE along the guided prediction $\hat\epsilon$; at $w = 1$ its solutions "
-            "have the path's distributions at every $t$:"
+            r"The solver follows the probability-flow ODE along the guided prediction $\hat\epsilon$; at $w = 1$ "
+            "its solutions have the path's distributions at every $t$:"
         )
-    told.append(display(solver.equation))
-    if noisy and not solver.reverse_sde:
-        told.append("It also adds fresh noise and takes it away again.")
-    told.append(f"**{solver.title}** ({solver.source}), {solver.told_order()}. One step from $t$ to $s$:")
-    told.append(display(solver.formula))
-    return "\n\n".join(told)
+    if not solver.jumps:
+        told.append(display(solver.equation))
+    if noisy:
+        told.append(solver.noise_told)
+    told.append(f"**{solver.title}** ({solver.source}), {solver.told_order()}. {solver_step(SOLVERS[row.solver])}")
+    return "\n\n".join(part for part in told if part)
+
+
+def solver_step(solver: type[Solver]) -> str:
+    """One step of a solver as a formula, and what its symbols mean."""
+    formula = f"One step from $t$ to $s$:\n\n{display(solver.formula)}"
+    return f"{formula}\n\n({solver.where}.)" if solver.where else formula
 
 
 def cost_line(result: Generated, model: TextToImageModel, reused: bool) -> str:

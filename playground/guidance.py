@@ -4,7 +4,7 @@ Notation: c and u are the conditional and the unconditional prediction, D = c - 
 
     guided = u + w D,        w = 1 is "no guidance", w = 0 ignores the condition.
 
-Some lectures write (1 + s) c - s u instead; that is the same rule with s = w - 1.
+Ho & Salimans 2022 and some lectures write (1 + s) c - s u instead; that is the same rule with s = w - 1.
 
 A rule is a small frozen dataclass: its fields are its parameters, `branches` says what has to be computed
 for a row at a time, `combine` is the formula. Rows of one run may carry different parameters (a sweep), so
@@ -73,6 +73,8 @@ class Guidance:
     high: float = 1.0
 
     title: ClassVar[str] = "none"
+    source: ClassVar[str] = ""
+    """Who has introduced the rule."""
     formula: ClassVar[str] = r"\hat\epsilon = c"
     about: ClassVar[str] = "Sampling follows c alone, whatever w says."
     """One or two sentences for the page: what the rule does, and where it means something else."""
@@ -132,7 +134,12 @@ class CFG(Rule):
 
     title: ClassVar[str] = "classifier-free guidance"
     formula: ClassVar[str] = r"\hat\epsilon = u + w\,(c - u)"
-    about: ClassVar[str] = "Linear in c and u, so it is the same rule in ε, x₀, v and velocity."
+    source: ClassVar[str] = "Ho & Salimans 2022"
+    about: ClassVar[str] = (
+        r"Linear in c and u, so it is the same rule in ε, x₀, v and velocity. At $w = 1$ only $c$ is asked, at "
+        r"$w = 0$ only $u$. The paper, and many lectures, write $(1+s)\,c - s\,u$ with $s = w - 1$ (the paper "
+        r"calls this $s$ its $w$)."
+    )
 
     def branches(self, t, step):
         return ("uncond",) if self.w == 0 and self.inside(t) else super().branches(t, step)
@@ -156,6 +163,7 @@ class Rescale(Rule):
     phi: float = parameter(0.7, "rescale φ", "0 leaves CFG as it is, 1 gives it the standard deviation of c", 0, 1)
 
     title: ClassVar[str] = "CFG, rescaled"
+    source: ClassVar[str] = "Lin et al. 2023"
     formula: ClassVar[str] = (
         r"g = u + w\,(c - u), \quad "
         r"\hat\epsilon = g\left(\varphi\,\frac{\mathrm{std}\,c}{\mathrm{std}\,g} + 1 - \varphi\right)"
@@ -204,11 +212,15 @@ class APG(Rule):
     )
 
     title: ClassVar[str] = "adaptive projected guidance (APG)"
+    source: ClassVar[str] = "Sadat et al. 2024"
     formula: ClassVar[str] = (
         r"\hat x_0 = c + (w-1)\left(D_\perp + \eta\,D_\parallel\right), \quad "
-        r"D_t \leftarrow (c - u) + \beta D_{t+1}, \ |D| \le r"
+        r"D \leftarrow (c - u) + \beta D_{\text{before}}"
     )
-    about: ClassVar[str] = "c and u are predictions of x₀ here; ∥ and ⊥ are the parts of D along and across c."
+    about: ClassVar[str] = (
+        "c and u are predictions of x₀ here; ∥ and ⊥ are the parts of D along and across c. With a cap, D is "
+        "shortened to the norm r before it is used."
+    )
     space: ClassVar[Kind | None] = "x0"
 
     @staticmethod
@@ -238,13 +250,15 @@ class ZeroStar(Rule):
     still: int = parameter(1, "CFG-Zero* still steps", "first steps in which the velocity is 0", 0, 10, 1)
 
     title: ClassVar[str] = "CFG-Zero*"
+    source: ClassVar[str] = "Fan et al. 2025"
     formula: ClassVar[str] = (
-        r"\hat v = s\,u + w\,(c - s\,u), \quad s = \frac{\langle c, u\rangle}{|u|^2}, \quad "
-        r"\hat v = 0 \text{ in the first steps}"
+        r"\frac{\mathrm d x}{\mathrm d t} = s^\star u + w\,(c - s^\star u), \quad "
+        r"s^\star = \frac{\langle c, u\rangle}{|u|^2}"
     )
     about: ClassVar[str] = (
-        "Made for flow matching: c and u are velocities dx/dt. A model that predicts ε or v is read as the "
-        "velocity of its own path, where still steps keep x while its noise level falls."
+        "In the first, still steps dx/dt = 0. Made for flow matching: c and u are velocities dx/dt. A model that "
+        "predicts ε or v is read as the velocity of its own path, where still steps keep x while its noise level "
+        "falls."
     )
     space: ClassVar[Kind | None] = "velocity"
 
@@ -272,6 +286,7 @@ class CFGPlusPlus(Rule):
     scale: float = parameter(0.6, "CFG++ λ", "how far x₀ goes from u to c; takes the place of w", 0, 1)
 
     title: ClassVar[str] = "CFG++"
+    source: ClassVar[str] = "Chung et al. 2024"
     formula: ClassVar[str] = (
         r"\hat\epsilon = u + \lambda\,(c - u), \quad "
         r"x_s = \alpha_s\,\frac{x_t - \sigma_t\,\hat\epsilon}{\alpha_t} + \sigma_s\,u"
@@ -303,6 +318,7 @@ class Autoguidance(CFG):
     """
 
     title: ClassVar[str] = "autoguidance"
+    source: ClassVar[str] = "Karras et al. 2024"
     formula: ClassVar[str] = r"\hat\epsilon = c_\text{weak} + w\,(c - c_\text{weak})"
     about: ClassVar[str] = (
         "A weaker model of the same data, told the same prompt, takes the place of u; w = 0 is the weak model."

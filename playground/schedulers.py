@@ -277,7 +277,8 @@ class KDPM2(Adapted):
 class KDPM2Ancestral(KDPM2):
     """DPM2 down to a lower level, and fresh noise up again, as in ancestral sampling."""
 
-    name, title, stochastic = "diffusers:kdpm2_ancestral", "DPM2 ancestral (k-diffusion)", True
+    name, title = "diffusers:kdpm2_ancestral", "DPM2 ancestral (k-diffusion)"
+    stochastic = reverse_sde = True
     scheduler = "scheduling_k_dpm_2_ancestral_discrete.KDPM2AncestralDiscreteScheduler"
 
     def _middles(self, scheduler: Any) -> Tensor:
@@ -287,7 +288,8 @@ class KDPM2Ancestral(KDPM2):
 class DPMSolverPP2MSDE(Adapted):
     """DPM-Solver++(2M) for the reverse SDE (Lu et al. 2022, DPM-Solver++, appendix A)."""
 
-    name, title, stochastic = "diffusers:dpmpp_2m_sde", "DPM-Solver++(2M) SDE", True
+    name, title = "diffusers:dpmpp_2m_sde", "DPM-Solver++(2M) SDE"
+    stochastic = reverse_sde = True
     source, order = "Lu et al. 2022 (DPM-Solver++), app. A", 2
     scheduler = "scheduling_dpmsolver_multistep.DPMSolverMultistepScheduler"
     options: ClassVar[dict[str, Any]] = {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"}
@@ -317,6 +319,7 @@ class SASolver(Adapted):
 
     name, title, stochastic = "diffusers:sa", "SA-Solver", True
     source, order = "Xue et al. 2023, Alg. 1", 2
+    noise_told = "Between entries 200 and 800 of the table it follows the reverse SDE instead, with fresh noise."
     scheduler = "scheduling_sasolver.SASolverScheduler"
 
     def _set_grid(self, scheduler: Any) -> None:
@@ -332,6 +335,11 @@ class LCM(OnTheTable):
 
     name, title, stochastic = "diffusers:lcm", "LCM (for distilled models)", True
     source, order = "Luo et al. 2023, Alg. 3", 0
+    jumps = True
+    noise_told = (
+        r"The solver follows no differential equation: each step takes $\hat x_0$ for the picture and puts fresh "
+        "noise on it, up to the next level."
+    )
     scheduler = "scheduling_lcm.LCMScheduler"
 
 
@@ -344,6 +352,9 @@ class TCD(OnTheTable):
     name, title, stochastic, has_eta = "diffusers:tcd", "TCD (for distilled models)", True, True
     source, order = "Zheng et al. 2024, Alg. 4", 1
     order_with_noise = 0
+    noise_told = (
+        r"Each step goes below the next level, the further the larger $\eta$, and adds fresh noise up to it."
+    )
     scheduler = "scheduling_tcd.TCDScheduler"
 
 

@@ -82,8 +82,8 @@ class Variable:
 
 FLOW_ODE = r"\frac{\mathrm d (x/\alpha)}{\mathrm d (\sigma/\alpha)} = \hat\epsilon(x, t)"
 REVERSE_SDE = (
-    r"\mathrm d y = (1 + \eta^2)\,\hat\epsilon\,\mathrm d r + \eta\sqrt{2 r}\;\mathrm d \bar w_r \\ "
-    r"y = x/\alpha, \quad r = \sigma/\alpha"
+    r"\mathrm d y = (1 + \eta^2)\,\hat\epsilon\,\mathrm d \rho + \eta\sqrt{2 \rho}\;\mathrm d \bar w_\rho \\ "
+    r"y = x/\alpha, \quad \rho = \sigma/\alpha"
 )
 """The reverse SDE with the path's own marginals, in LaTeX (Song et al. 2021, eq. 6; eta = 0 is the flow ODE)."""
 STEP_IN_LAMBDA = r"h = \lambda_s - \lambda_t, \quad \lambda = \log(\alpha/\sigma)"
@@ -91,7 +91,10 @@ STEP_IN_LAMBDA = r"h = \lambda_s - \lambda_t, \quad \lambda = \log(\alpha/\sigma
 
 class InTime(Variable):
     name, title = "t", "t"
-    formula = r"\frac{\mathrm d x}{\mathrm d t} = \hat v(x, t) \\ y = x, \quad \rho = t, \quad k = \hat v"
+    formula = (
+        r"\frac{\mathrm d x}{\mathrm d t} = \dot\alpha_t\,\hat x_0(x, t) + \dot\sigma_t\,\hat\epsilon(x, t)"
+        r" \\ y = x, \quad \rho = t, \quad k = \mathrm d x/\mathrm d t"
+    )
 
     def tau(self, t):
         return t
@@ -169,9 +172,9 @@ class Solver:
 
     Class attributes:
         name: key in links; title: on the page; source: the paper.
-        formula: a step from t to s in LaTeX, in lines (\\\\), for the page: hats are guided predictions, dashes
-            earlier ones, z is fresh noise; y, rho (tau in the code; on the page tau is 1 - t) and the slope k are
-            those of the variable.
+        formula: a step from t to s in LaTeX, in lines (\\\\), for the page: hats are guided predictions at x_t; y,
+            rho (tau in the code; on the page tau is 1 - t) and the slope k are those of the variable.
+        where: what else stands in the formula, in words, with LaTeX between $.
         order: global order of convergence as implemented, start-up and last step included; of a stochastic solver
             that of the distribution where it draws noise, and 0 where that does not come closer with more steps.
         order_with_noise: the order at eta = 1, where it is not that of eta = 0.
@@ -179,6 +182,8 @@ class Solver:
         stochastic: whether it draws noise; then `eta` says how much, from 0 (none: an ODE solver) to 1.
         variables: the variables it can be written in, the default first; empty where the formula fixes it.
         reverse_sde: whether its noise is that of the reverse SDE, in the limit of fine steps.
+        noise_told: of noise that is another, what it is, in a sentence for the page.
+        jumps: whether it follows neither the ODE nor the SDE, and `noise_told` says what it does instead.
         minimum_steps: fewer steps than this raise an error when the plan is made.
         resumable: whether a state, once returned, is never changed, so that a run can go on from it twice.
         renoises: whether a step removes the noise and puts noise back, which then may be another (CFG++).
@@ -190,12 +195,15 @@ class Solver:
     title: ClassVar[str]
     source: ClassVar[str]
     formula: ClassVar[str] = ""
+    where: ClassVar[str] = ""
     order: ClassVar[int]
     order_with_noise: ClassVar[int | None] = None
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     variables: ClassVar[tuple[str, ...]] = ()
     reverse_sde: ClassVar[bool] = False
+    noise_told: ClassVar[str] = ""
+    jumps: ClassVar[bool] = False
     minimum_steps: ClassVar[int] = 1
     resumable: ClassVar[bool] = True
     renoises: ClassVar[bool] = False
@@ -303,6 +311,7 @@ class Heun(Solver):
         r"y' = y_t + (\rho_s - \rho_t)\,k(x_t, t) \\ "
         r"y_s = y_t + (\rho_s - \rho_t)\,\tfrac12\left(k(x_t, t) + k(x', s)\right)"
     )
+    where: ClassVar[str] = "$y'$, $x'$: the end of an Euler step"
     variables: ClassVar[tuple[str, ...]] = ("sigma", "t", "snr")
 
     def times(self, t, s):
@@ -325,6 +334,7 @@ class Midpoint(Solver):
         r"y' = y_t + \tfrac12(\rho_s - \rho_t)\,k(x_t, t) \\ "
         r"y_s = y_t + (\rho_s - \rho_t)\,k(x', m)"
     )
+    where = r"$m$: the time half of the way in $\rho$; $y'$, $x'$: where an Euler step is then"
     variables = ("sigma", "t", "snr")
 
     def times(self, t, s):
@@ -345,6 +355,10 @@ class RK4(Solver):
 
     name, title, source, order, evaluations = "rk4", "Runge-Kutta 4", "Kutta 1901", 4, 4
     formula = r"y_s = y_t + (\rho_s - \rho_t)\,\tfrac16\left(k_1 + 2 k_2 + 2 k_3 + k_4\right)"
+    where = (
+        r"$k_1$: the slope at $t$; $k_2$, $k_3$: half of the way in $\rho$; $k_4$: at $s$; each after a step along "
+        "the slope before it"
+    )
     variables = ("sigma", "t", "snr")
 
     def _at(self, t: Tensor, s: Tensor) -> tuple[Tensor, ...]:
@@ -398,6 +412,7 @@ class DPMSolverPP2M(Solver):
         r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right) D \\ "
         r"D = \hat x_0 + \frac{h}{2 h'}\left(\hat x_0 - \hat x_0'\right) \\ " + STEP_IN_LAMBDA
     )
+    where = r"$h'$, $\hat x_0'$: length and prediction of the step before"
 
     def step(self, x, t, s, state, noise):
         x0 = (yield Query(x, t)).x0
@@ -427,6 +442,7 @@ class DPMSolverPP2S(Solver):
         r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right) \hat x_0(x_m, m) \\ "
         r"\lambda_m = \tfrac12(\lambda_t + \lambda_s) \\ " + STEP_IN_LAMBDA
     )
+    where = r"$x_m$: the end of a DDIM step to $m$, half of the way in $\lambda$"
 
     def _middle(self, t: Tensor, s: Tensor) -> Tensor | None:
         path = self.schedule
@@ -464,6 +480,11 @@ class DPMSolverPP3M(Solver):
         r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right) \hat x_0"
         r" \\ {} + \alpha_s\left(\tfrac{e^{-h} - 1}{h} + 1\right) D_1"
         r" \\ {} - \alpha_s\left(\tfrac{e^{-h} - 1 + h}{h^2} - \tfrac12\right) D_2 \\ " + STEP_IN_LAMBDA
+    )
+    where = (
+        r"$D_1 \approx h\,\mathrm d \hat x_0/\mathrm d\lambda$, "
+        r"$D_2 \approx \tfrac12 h^2\,\mathrm d^2 \hat x_0/\mathrm d\lambda^2$: differences of the last three "
+        "predictions"
     )
 
     def step(self, x, t, s, state, noise):
@@ -504,7 +525,11 @@ class UniPC(Solver):
     name, title, source, order = "unipc", "UniPC", "Zhao et al. 2023, Alg. 5-6", 3
     formula = (
         r"x_s = \frac{\sigma_s}{\sigma_t}\,x_t + \alpha_s\left(1 - e^{-h}\right)"
-        r"\left(\hat x_0 + \sum_i \rho_i\,\tfrac{\hat x_0^{(i)} - \hat x_0}{r_i}\right) \\ " + STEP_IN_LAMBDA
+        r"\left(\hat x_0 + \sum_i a_i\,\tfrac{\hat x_0^{(i)} - \hat x_0}{r_i}\right) \\ " + STEP_IN_LAMBDA
+    )
+    where = (
+        r"$\hat x_0^{(i)}$: the prediction of the step before and, to correct the step once it is known, that at "
+        r"$s$; $r_i h$: how far they are in $\lambda$; $a_i$: the weights of the next order"
     )
 
     def step(self, x, t, s, state, noise):
@@ -561,6 +586,7 @@ class Ancestral(Solver):
         r"x_s = \alpha_s\,\hat x_0 + \sqrt{\sigma_s^2 - n^2}\,\hat\epsilon + n z \\ "
         r"n = \eta\,\frac{\sigma_s}{\sigma_t}\sqrt{\sigma_t^2 - \tfrac{\alpha_t^2}{\alpha_s^2}\sigma_s^2}"
     )
+    where = r"$z \sim \mathcal N(0, I)$: fresh noise; $n$: how much of it"
     stochastic = renoises = reverse_sde = True
 
     def step(self, x, t, s, state, noise):
@@ -589,6 +615,7 @@ class EulerMaruyama(Solver):
         r"y_s = y_t + (1 + \eta^2)(\rho_s - \rho_t)\,\hat\epsilon \\ "
         r"{} + \eta\sqrt{2\,\rho_t\,(\rho_t - \rho_s)}\,z"
     )
+    where = r"$z \sim \mathcal N(0, I)$: fresh noise"
     stochastic, reverse_sde, variables = True, True, ("sigma",)
 
     def step(self, x, t, s, state, noise):
@@ -613,7 +640,9 @@ class ChurnedHeun(Heun):
         r"x_{t'} = \tfrac{\alpha_{t'}}{\alpha_t}\,x_t + \alpha_{t'}\sqrt{\rho_{t'}^2 - \rho_t^2}\,z \\ "
         r"\rho_{t'} = (1 + \eta(\sqrt2 - 1))\,\rho_t, \quad \text{then Heun from } t'"
     )
+    where: ClassVar[str] = r"$z \sim \mathcal N(0, I)$: fresh noise; $t'$: the noisier time that it leads back to"
     stochastic = True
+    noise_told = "Each step first adds fresh noise, and then takes away more than that."
     order_with_noise = 0  # gamma does not shrink with the steps: finer ones only add noise more often
     variables: ClassVar[tuple[str, ...]] = ("sigma",)
 

@@ -17,7 +17,7 @@ from components.equations import equations
 from components.live import Live
 from components.media import Media
 from components.programs import api_slot, array, refusals, run_answer
-from components.readouts import LATEX, lines
+from components.readouts import LATEX, VARIABLE_TITLES, lines
 from components.saving import save_value
 from components.standalone import ROOM, Part, Sheet, options
 from components.widgets import Plane, Save
@@ -130,7 +130,9 @@ PRESETS: dict[str, tuple[str, dict[str, Preset]]] = {
 COST = """
 Solvers on this target and path, from the same particles: how far each ends from where the exact flow takes it
 (left; solvers that draw noise end elsewhere), and how far the whole cloud is from the distribution (right; 95%
-of clouds of as many exact draws stay below the dashed line). They run from σ/α = 20 to 0.05, short of clean
+of clouds of as many exact draws stay below the dashed line). The latter is the sliced W₂, as in the line below the
+plane: the root-mean-square distance by which one cloud has to be moved to become the other, as seen from random
+directions; 0 means equal. They run from σ/α = 20 to 0.05, short of clean
 data. An error that falls with the square of the evaluations, slope 2, is order 2. All steps are spaced evenly
 in log σ/α here, whatever the time grid. Guidance is off.
 """
@@ -397,10 +399,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 choice("path", PATH_TITLES)
                 choice("source", {"gaussian": "Gaussian", "uniform": "uniform"})
                 choice("grid", STEPPING_TITLES)
-                choice(
-                    "variable",
-                    {"auto": "the solver's own", "sigma": "σ/α (EDM)", "t": "t", "snr": "α/σ"},
-                )
+                choice("variable", VARIABLE_TITLES)
                 plain("particles", "frames")
             with gr.Accordion("More: guidance rule and window", open=False):
                 choice("rule", RULE_TITLES)

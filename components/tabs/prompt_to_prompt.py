@@ -62,6 +62,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "edits": ("a cat riding a car on the grass",),
         "own_cross": ((1, 4, 0.3),),
     },
+    "Swap a word: the cat becomes a dog": {
+        "prompt": "a cat on the grass",
+        "edits": ("a dog on the grass",),
+    },
     "Refine by place": {
         "prompt": "a castle",
         "edits": ("a castle in the snow", "a castle at sunset"),
@@ -71,6 +75,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "edits": ("a children's drawing of a castle next to a river", "a watercolour of a castle next to a river"),
         "cross": 0.5,
         "self_fraction": 0.2,
+    },
+    "More and less red": {
+        "prompt": "a red car on the beach",
+        "edits": ("a red car on the beach", "a red car on the beach"),
+        "weights": ((1, 1, -2.0), (2, 1, 5.0)),
     },
     "More and less snow": {
         "prompt": "a house in the snowy mountains",
@@ -98,8 +107,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "edits": ("a blue bus next to a castle in the desert",),
     },
     "The prompt alone, nothing shared": {
-        "prompt": "a cat riding a bicycle on the grass",
-        "edits": ("a cat riding a car on the grass",),
+        "prompt": "a cat on the grass",
+        "edits": ("a dog on the grass",),
         "cross": 0.0,
         "self_fraction": 0.0,
     },
@@ -107,16 +116,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 EQUATIONS = r"""
 In every layer, a place $i$ of the picture asks the words: $A_{ij} = \operatorname{softmax}_j\!\big(q_i \cdot k_j /
-\sqrt d\,\big)$ says how much of word $j$ it takes. Where words attend decides where things are, so the edited
-picture keeps its layout if it attends where the source did (Hertz et al. 2022):
+\sqrt d\,\big)$ says how much of word $j$ it takes; $q_i$ and $k_j$ are learnt vectors, $d$ numbers long.
+Where words attend decides where things are, so the edited picture keeps its layout if it attends where the source
+did (Hertz et al. 2022):
 
-$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{first } \tau \text{ of the steps} \\
-A^{\text{edit}}_t & \text{after them} \end{cases}$$
+$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{in the first part of the steps} \\
+A^{\text{edit}}_t & \text{after it} \end{cases}$$
 
-$M$ says which source token an edited token reads. Words that are new keep their own attention (refine). A word's
-weight $c$ scales its attention, $A^*_{ij} \leftarrow c_j A^*_{ij}$. Self-attention, place to place, can be the
-source's as well: it holds layout and shape.
+The first part is the cross-attention fraction. $M$ says which source token an edited token reads. Words that are
+new keep their own attention (refine). A word's weight $a_j$ scales its attention in all steps,
+$A^*_{ij} \leftarrow a_j A^*_{ij}$. Self-attention, place to place, can be the source's as well: it holds layout and
+shape. With a **local blend** the edit stays the source wherever neither's chosen words attend; their maps are
+averaged over the steps so far, and it acts after the first fifth.
 """
+
+
+def known_presets(backend: Backend) -> list[str]:
+    """The presets of which the page's first model knows all words: with an unknown one they would show nothing."""
+    text = backend.model(next(iter(backend.models))).text
+    return [n for n, preset in PRESETS.items() if not any(map(text.notes, (preset["prompt"], *preset["edits"])))]
 
 
 def recipe_of(values: tuple[Any, ...]) -> PromptToPrompt:
@@ -428,7 +446,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="p2p-step")
             gr.Markdown("## Try")
             with gr.Row(elem_classes="dp-presets"):
-                presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
+                presets = {name: gr.Button(name, size="sm", min_width=130) for name in known_presets(backend)}
             gr.Markdown("## Which token reads which")
             aligned = gr.HTML(elem_classes="dp-readout", elem_id="p2p-alignment")
             matrix = gr.Plot(show_label=False, elem_id="p2p-matrix")

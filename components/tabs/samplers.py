@@ -41,6 +41,7 @@ from playground.guidance import RULES
 from playground.images.cohorts import (
     PROMPTS,
     SEEDS,
+    TRUTH_STEPS,
     Apart,
     Cohort,
     Drawn,
@@ -101,7 +102,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 EQUATION = r"""
-All solvers approximate one solution: of the probability-flow ODE
+All solvers that draw no noise approximate one solution: of the probability-flow ODE
 
 $$\frac{\mathrm d (x/\alpha)}{\mathrm d(\sigma/\alpha)} = \hat\epsilon(x, t)$$
 
@@ -130,11 +131,12 @@ JUDGED = (
     "relation and place. Bars are 95% intervals. The verifier errs, and some of what is asked no picture of the "
     "model shows, with any solver: compare the solvers, not with 100%."
 )
+TRUTH = f"{TRUTH_STEPS} steps of {SOLVERS['dpmpp_2m'].title}"
 DISTRIBUTIONS = (
     "Energy coefficient of the latents: 0 for equal distributions, 1 for two different points; "
-    f"{SEEDS} pictures of each, against {SEEDS} converged solutions of the ODE from other seeds. Where two "
-    "distributions are equal, 95% of samples stay below the dashed line (permutation test). With guidance the SDE "
-    "has another distribution than the ODE, so a solver that draws noise need not reach the line."
+    f"{SEEDS} pictures of each, against {SEEDS} from other seeds by {TRUTH}, close to the ODE's solutions. Where "
+    "two distributions are equal, 95% of samples stay below the dashed line (permutation test). With guidance the "
+    "SDE has another distribution than the ODE, so a solver that draws noise need not reach the line."
 )
 IN_PLANE = (
     "Above: median distance from the converged flow of the field, for solvers that draw no noise. Below: sliced W₂ "
@@ -146,7 +148,7 @@ IN_PLANE = (
 SHARED = "Seconds are shares of the batched run, by evaluations, until each is timed by itself."
 NOISE = (
     "Exact and learned field: sliced W₂ to exact draws at σ/α = 0.05, where these runs end, on a grid uniform "
-    "in t. Image model: energy coefficient against converged solutions of the ODE, on the grid above. 95% of "
+    f"in t. Image model: energy coefficient against pictures by {TRUTH}, on the grid above. 95% of "
     "samples of the right distribution stay below a dashed line; a difference smaller than that is not called "
     "one. An exact field needs no noise: it costs steps. A learned one errs, and fresh noise lets the next "
     "steps correct that, if there are enough of them. Under guidance the SDE's pictures have another "
@@ -475,7 +477,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 [(str(b), b) for b in BUDGETS],
                 value=list(default.budgets),
                 label="budgets",
-                info="from few to many",
+                info="model calls, or steps, of a picture; one row for each",
                 elem_id="samplers-budgets",
             )
             c["equal"] = control(Comparison, "equal")

@@ -95,11 +95,13 @@ The guide $x^{\text{guide}}$ gets noise up to the level $t_0$, and sampling star
 
 $$x_{t_0} = \alpha(t_0)\, x^{\text{guide}} + \sigma(t_0)\, \epsilon, \qquad t_0 \to 0$$
 
-Noise hides details first: what is finer than the noise at $t_0$ is made anew, what is coarser stays. A small $t_0$
-is **faithful** to the guide, a large one is **realistic** (Meng et al. 2022).
+Noise hides details first: it is equally strong at all scales, and pictures are weak at the fine ones. What it hides
+at $t_0$ is made anew, what still shows stays. A small $t_0$ is **faithful** to the guide, a large one is
+**realistic**. Meng et al. (2022) go on with the reverse SDE (here: DDPM or Euler–Maruyama); the solver chosen at
+first follows the ODE instead, which adds no further noise.
 
-Here $t$ runs from 1, noise, to 0, data; flow matching writes $1-t$. The model works on latents: the guide goes
-through the encoder, the result through the decoder.
+Here $t$ runs from 1, noise, to 0, data; many texts on flow matching write $1-t$. The model works on latents: the
+guide goes through the encoder, the result through the decoder.
 """
 
 MASKED = r"""

@@ -78,10 +78,10 @@ Guidance compares two predictions of the noise at the same $x_t$, without the pr
 $$u = \epsilon_\theta(x_t, t, \varnothing), \quad c = \epsilon_\theta(x_t, t, \text{prompt})$$
 
 A negative prompt takes the place of $\varnothing$; with autoguidance $u$ is what a weaker model says to the prompt.
-At $w = 1$ only $c$ is asked, at $w = 0$ only $u$.
+What a run costs stands below the picture. A *model call* (NFE, number of function evaluations) takes both
+predictions of all pictures at once; *sample-forwards* count them one by one, so guidance doubles these. Some papers
+count these as NFE.
 """
-
-OTHERWISE = r"Other lectures write $(1+s)\,c - s\,u$ with $s = w - 1$."
 
 
 def quick(recipe: TextToImage, pace: float) -> TextToImage:
@@ -253,7 +253,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             gr.Markdown("## What you see")
             gr.Markdown(EQUATIONS, latex_delimiters=LATEX)
             formula = gr.Markdown(rule_panel(default.rule), latex_delimiters=LATEX, elem_id="t2i-formula")
-            gr.Markdown(OTHERWISE, latex_delimiters=LATEX)
             gr.Markdown("## The path and a step on it")
             step = gr.Markdown(default_step(backend), latex_delimiters=LATEX, elem_id="t2i-step")
             gr.Markdown("## Try")
@@ -261,7 +260,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 presets = {name: gr.Button(name, size="sm", min_width=130) for name in PRESETS}
             gr.Markdown("## The two predictions, step by step")
             chart = gr.Plot(show_label=False, elem_id="t2i-chart")
-            gr.Markdown("## D = c − u along and across c")
+            gr.Markdown("## D = c − u in x₀, along and across c")
             parts = gr.Plot(show_label=False, elem_id="t2i-parts")
     with gr.Column(elem_classes="dp-card"):
         gr.Markdown("## Filmstrip: what every step believed")

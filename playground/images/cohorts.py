@@ -30,6 +30,8 @@ SEEDS = 16
 """Pictures of a distribution."""
 PROMPTS = 48
 """Prompts of a share."""
+TRUTH_STEPS = 60
+"""Of DPM-Solver++(2M), in the place of the ODE's solution."""
 ELSEWHERE = 100_000
 """The reference's seeds lie this far from those it is compared with: two independent samples."""
 
@@ -60,9 +62,11 @@ class Cohort(TextToImage):
 
     @classmethod
     def converged(cls, recipe: TextToImage) -> Self:
-        """Solutions of the ODE, of other seeds. Over so many of them, an error well below their spread is none."""
+        """Close to solutions of the ODE, of other seeds. Over so many, an error well below their spread is none."""
         seed = (recipe.seed + ELSEWHERE) % 2**31
-        return cls.of(recipe, solver="dpmpp_2m", steps=60, grid="log_snr", variable="auto", eta=1.0, seed=seed)
+        return cls.of(
+            recipe, solver="dpmpp_2m", steps=TRUTH_STEPS, grid="log_snr", variable="auto", eta=1.0, seed=seed
+        )
 
     def texts(self) -> list[str]:
         return [*self.prompts, self.negative] if self.prompts else super().texts()

@@ -80,7 +80,7 @@ class Comparison(TextToImage):
         description="each runs at each budget",
     )
     budgets: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
-        (6, 12, 24), title="budgets", min_length=1, max_length=6, description="from few to many"
+        (6, 12, 24), title="budgets", min_length=1, max_length=6, description="model calls, or steps, of a picture"
     )
     equal: Literal["nfe", "steps"] = Field(
         "nfe",

@@ -71,7 +71,7 @@ class PromptToPrompt(TextToImage):
         (), title="weights of words", max_length=16, description="(prompt, word, factor of its attention)"
     )
     renormalise: Literal["no", "yes"] = Field(
-        "no", title="renormalise", description="divide weighted attention by the sum of its sizes, which is 1 again"
+        "no", title="renormalise", description="divide weighted attention by the sum of its absolute values"
     )
     blend: tuple[tuple[Annotated[int, Field(ge=0, le=3)], Annotated[int, Field(ge=0, le=200)]], ...] = Field(
         (), title="local blend", max_length=16, description="(prompt, word): pictures differ only where they attend"
@@ -82,7 +82,7 @@ class PromptToPrompt(TextToImage):
         ge=0.05,
         le=0.95,
         json_schema_extra={"step": 0.05},
-        description="a place belongs to a word from this share of its strongest attention",
+        description="a place belongs to a word whose attention there exceeds this share of its maximum",
     )
 
     crosses: tuple[Fraction, ...] = Field(

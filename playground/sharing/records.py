@@ -113,7 +113,7 @@ def from_file(content: bytes) -> Carried:
         return _from_held(held)
     if content.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
         raise RecipeError(NOTHING)
-    raise RecipeError("The file is none that the playground opens: a PNG, GIF or HTML file that it has saved.")
+    raise RecipeError("The playground opens PNG, GIF and HTML files that it has saved; this is none of them.")
 
 
 def _carried(record: Any, texts: Mapping[str, str]) -> Carried:

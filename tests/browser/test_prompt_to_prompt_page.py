@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from visiting import until
 
 from components.tabs.prompt_to_prompt import GRID, PRESETS
+from playground.images.models import load_model
 
 pytestmark = pytest.mark.browser
 SHORT = {"tab": "prompt-to-prompt", "steps": 4, "solver": "euler"}
@@ -240,7 +241,11 @@ def test_edits_are_lines_and_each_is_a_picture(open_tab):
 def test_every_preset_runs(open_tab, name):
     at = open_tab()
     before = at.finished()
-    at.page.get_by_role("button", name=name, exact=True).click()
+    button = at.page.get_by_role("button", name=name, exact=True)
+    if any(map(load_model().text.notes, (PRESETS[name]["prompt"], *PRESETS[name]["edits"]))):
+        expect(button).to_have_count(0)
+        return
+    button.click()
     # A preset sets its fields one after the other, and a run of the first of them may be seen on the way.
     count = 1 + len(PRESETS[name]["edits"])
     sources = until(lambda: len(found := at.finished(before)) == count and found, f"not {count} pictures")

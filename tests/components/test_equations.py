@@ -11,7 +11,7 @@ def test_the_equation_is_the_one_in_use() -> None:
     assert "w = 3$" in guided and "s = w - 1 = 2$" in guided and "from 0.2 to 1" in guided
     noisy = plain.but(solver="euler_maruyama", eta=0.5)
     assert r"\eta = 0.5" in equations(noisy) and "SDE" in equations(noisy)
-    assert "fresh noise" not in equations(noisy.but(eta=0.0))
+    assert "adds fresh noise" in equations(noisy) and "adds fresh noise" not in equations(noisy.but(eta=0.0))
     assert "no discretised SDE" in equations(plain.but(solver="churn"))
     assert "weak" in equations(PlaneFlow(rule="auto", w=2.0))
     assert "network" in equations(plain.but(field="learned"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from components.tabs.prompt_to_prompt import (
     carried,
     fitting,
     grid_tiles,
+    known_presets,
     recipe_of,
     row_titles,
     shown_value,
@@ -58,7 +60,14 @@ def test_a_preset_is_a_recipe_whose_controls_give_it_back(name, model):
     assert recipe_of(values) == recipe
     edits_of(recipe, model.text)  # all words are there
     weighted = {recipe.edits[p - 1].split()[w] for p, w, _ in recipe.weights}
-    assert weighted <= {"snowy", "starry", "rainy"}
+    assert weighted <= {"red", "snowy", "starry", "rainy"}
+
+
+def test_presets_with_words_that_the_model_does_not_know_are_left_out(model):
+    known = known_presets(SimpleNamespace(models={"emoji": ""}, model={"emoji": model}.get))
+    unread = [n for n, p in PRESETS.items() if any(model.text.notes(t) for t in (p["prompt"], *p["edits"]))]
+    assert {*known, *unread} == {*PRESETS} and not {*known} & {*unread}
+    assert {"Refine by place", "Swap a word: the cat becomes a dog", "More and less red"} <= {*known}
 
 
 def test_entries_follow_their_words():

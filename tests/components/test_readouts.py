@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from components.readouts import display, rule_panel, window_lines
+from components.readouts import display, rule_panel, said, solver_step, step_panel, window_lines
+from playground.errors import RecipeError
 from playground.guidance import RULES
+from playground.images.models import load_model
 from playground.recipes import TextToImage
 from playground.schedules import CONTINUOUS, Discrete, Linear
 from playground.solvers import FLOW_ODE, REVERSE_SDE, SOLVERS, VARIABLES
@@ -59,6 +61,40 @@ def test_what_a_solver_follows_depends_on_its_variable_and_its_noise():
     assert SOLVERS["ancestral"](PATH, eta=0.0).equation == FLOW_ODE
 
 
+@pytest.mark.parametrize("name", SOLVERS)
+def test_what_is_no_prediction_of_the_moment_is_explained_beside_a_formula(name):
+    solver = SOLVERS[name]
+    left = solver.formula.split("quad")[0]  # what follows is itself an explanation
+    for symbol in ("'", " z", " m", "D_1", "k_4", "a_i"):
+        assert (symbol not in left) or symbol.strip() in solver.where, symbol
+
+
+def test_every_solver_says_what_it_follows():
+    model = load_model()
+    for name, kind in SOLVERS.items():
+        try:
+            recipe = TextToImage(solver=name, steps=10, grid="leading")
+            panel = step_panel(recipe.plan(model.denoiser.schedule).rows[0], model)
+        except RecipeError:
+            assert name == "diffusers:dpmpp_3s", name
+            continue
+        assert ("reverse SDE ($" in panel) == kind.reverse_sde
+        assert ("flow ODE along" in panel) == (not kind.reverse_sde and not kind.jumps)
+        assert kind.stochastic == (kind.reverse_sde or bool(kind.noise_told)) and kind.noise_told in panel
+
+
+@pytest.mark.parametrize(
+    ("w", "sums"),
+    [
+        (4.0, ["u + 4 (c − u)", "4 c − 3 u"]),
+        (0.0, ["u + 0 (c − u)", "0 c + 1 u"]),
+        (-1.0, ["u − 1 (c − u)", "−1 c + 2 u"]),
+    ],
+)
+def test_the_numbers_of_guidance_stand_in_a_readable_sum(w, sums):
+    assert all(text in said(TextToImage(w=w)) for text in sums)
+
+
 @pytest.mark.browser
 def test_every_formula_of_the_page_is_drawn(browser, serve):
     import gradio as gr
@@ -66,10 +102,9 @@ def test_every_formula_of_the_page_is_drawn(browser, serve):
 
     from components.readouts import LATEX
 
-    formulas = [s.formula for s in SOLVERS.values() if s.formula]
-    formulas += [*(v.formula for v in VARIABLES.values()), REVERSE_SDE, FLOW_ODE]
+    formulas = [*(v.formula for v in VARIABLES.values()), REVERSE_SDE, FLOW_ODE]
     formulas += [path.formula for path in (*CONTINUOUS.values(), Discrete)]
-    panels = [*map(display, formulas), *map(rule_panel, RULES)]
+    panels = [*map(display, formulas), *map(rule_panel, RULES), *map(solver_step, SOLVERS.values())]
     with gr.Blocks() as page:
         for panel in panels:
             gr.Markdown(panel, latex_delimiters=LATEX)

@@ -80,7 +80,7 @@ function draw() {
     has.checked = Boolean(entry('fractions')) && !fresh;
     fraction.disabled = !has.checked;
     fraction.value = entry('fractions')?.[2] ?? 0.3;
-    fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
+    fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'like the others';
     for (const line of element.querySelectorAll('.own')) line.hidden = chosen.prompt === 0;
     blend.checked = Boolean(entry('blend'));
   }
@@ -90,7 +90,7 @@ function draw() {
 function badges() {
   // While a slider is held its own node must stay: only what is written beside it changes.
   weight.nextElementSibling.textContent = Number(weight.value).toFixed(1);
-  fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'as all';
+  fraction.nextElementSibling.textContent = has.checked ? Number(fraction.value).toFixed(2) : 'like the others';
 }
 
 let dragged = false;
