@@ -76,18 +76,27 @@ class More:
     hindrance: gr.HTML
 
 
-def more_settings(recipe: type[TextToImage], c: Components, backend: Backend, pictures: bool = True) -> More:
-    """The folded rest of the settings: negative prompt, guidance rule, window, grid, model."""
+def more_settings(
+    recipe: type[TextToImage], c: Components, backend: Backend, pictures: bool = True, weak: bool = True
+) -> More:
+    """The folded rest of the settings: negative prompt, guidance rule, window, grid, model.
+
+    Args:
+        pictures: whether there may be several from one prompt.
+        weak: whether a weaker model may take the place of u (autoguidance).
+    """
     default = next(iter(backend.models))
     rule_now = recipe.model_fields["rule"].default
     with gr.Accordion("More: negative prompt, guidance rule, window, grid, model", open=False):
         c["negative"] = control(recipe, "negative", lines=1)
-        c["rule"] = control(recipe, "rule", choices=[(r.title, n) for n, r in RULES.items()])
+        rules = [(r.title, n) for n, r in RULES.items() if weak or not r.weak]
+        c["rule"] = control(recipe, "rule", choices=rules)
         hindrance = gr.HTML(elem_classes="dp-note", elem_id=f"{recipe.tab}-hindrance")
         for field, rule in PARAMETERS.items():
             c[field] = control(recipe, field, visible=rule == rule_now)
         weaker = [("choose one", ""), *((name, name) for name in backend.models)]
-        c["weak_model"] = control(recipe, "weak_model", choices=weaker, visible=False)
+        if weak:
+            c["weak_model"] = control(recipe, "weak_model", choices=weaker, visible=False)
         c["high"] = control(recipe, "high")
         c["low"] = control(recipe, "low")
         window = gr.HTML(elem_classes="dp-readout", elem_id=f"{recipe.tab}-window")
@@ -105,10 +114,17 @@ def follow_rule(c: Components, more: More, formula: gr.Markdown, backend: Backen
 
     def chosen(rule: str) -> dict[Any, Any]:
         own = {c[field]: gr.update(visible=belongs == rule) for field, belongs in PARAMETERS.items()}
-        own[c["weak_model"]] = gr.update(visible=RULES[rule].weak)
-        return {**own, formula: rule_panel(rule), more.hindrance: lines(hindered(backend, rule))}
+        if weak_model is not None:
+            own |= {weak_model: gr.update(visible=RULES[rule].weak), more.hindrance: lines(hindered(backend, rule))}
+        return {**own, formula: rule_panel(rule)}
 
-    shown = [*(c[field] for field in PARAMETERS), c["weak_model"], formula, more.hindrance]
+    weak_model = c.get("weak_model")
+    shown = [
+        *(c[field] for field in PARAMETERS),
+        *([] if weak_model is None else [weak_model]),
+        formula,
+        more.hindrance,
+    ]
     c["rule"].change(chosen, c["rule"], shown, **FAST)
 
 

@@ -40,7 +40,7 @@ from playground.errors import PlaygroundError, RecipeError
 from playground.images.alignment import Alignment, Method, Word, align, changes, words_of
 from playground.images.attention import MOST_BYTES, SHOWN_GRID, shown_grid
 from playground.images.models import Text, TextToImageModel, Token
-from playground.images.prompt_to_prompt import Prompted, PromptToPrompt
+from playground.images.prompt_to_prompt import Prompted, PromptToPrompt, blend_masks, edits_of
 from playground.sharing.prompts import PromptViews, shown_tokens
 
 TITLE = "Prompt-to-prompt"
@@ -227,7 +227,14 @@ def row_titles(recipe: PromptToPrompt) -> list[str]:
     return titles
 
 
-def readings(alignment: Alignment, source: list[Token], target: list[Token]) -> dict[int, str]:
+def of_words(values: tuple[Any, ...]) -> PromptToPrompt:
+    """Of what the controls describe, the model and all that is said of words: known whatever else is wrong."""
+    told = dict(zip(NAMES, values, strict=True))
+    lists = {name: listed(told[name]) for name in LISTS}
+    return PromptToPrompt.make(**{n: told[n] for n in ("model", "prompt", "method")} | lists)
+
+
+def readings(alignment: Alignment, source: list[Token]) -> dict[int, str]:
     """For each token of an edited prompt's words, in words, what it reads."""
     told = {}
     for token, read in alignment.pairs():
@@ -241,7 +248,7 @@ def readings(alignment: Alignment, source: list[Token], target: list[Token]) -> 
 
 def alignment_chips(alignment: Alignment, source: list[Token], target: list[Token]) -> str:
     """Which token reads which, as HTML; tokens are escaped."""
-    told = readings(alignment, source, target)
+    told = readings(alignment, source)
     chips = []
     for token, what in told.items():
         fresh = what.startswith("new")
@@ -264,37 +271,40 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
     """The attention viewer's value."""
     reader = model.text.encoders[0]
     tokens = [reader.tokens(prompt) for prompt in result.recipe.prompts()]
+    edits = edits_of(result.recipe, model.text)
     rows = []
     for i, (title, own) in enumerate(zip(row_titles(result.recipe), tokens, strict=True)):
-        told = readings(result.alignments[i - 1], tokens[0], own) if i else {}
-        chips = [
-            {
-                "text": t.text,
-                "kind": t.kind,
-                "fresh": told.get(k, "").startswith("new"),
-                "reads": told.get(k, ""),
-            }
-            for k, t in enumerate(own)
-            if t.kind != "padding"
-        ]
+        told = readings(edits[i - 1].alignment, tokens[0]) if i else {}
+        chips = [{"text": t.text, "kind": t.kind} for t in own if t.kind != "padding"]
+        for k, what in told.items():
+            chips[k] |= {"fresh": what.startswith("new"), "reads": what}
+            if not chips[k]["fresh"]:
+                chips[k]["until"] = int(edits[i - 1].cross_steps[k])
         url = Media.url(token, f"picture-{i}.png")
         rows.append({"title": f"{title}: {result.recipe.prompts()[i]}", "url": url, "tokens": chips})
-    silent = sum(not result.maps(k).before for k in range(len(result.trace)))
-    note = f"The run and its maps take {result.nbytes / 2**20:.1f} MB of memory."
+    note = f"{silent(result)} The run and its maps take {result.nbytes / 2**20:.1f} MB of memory."
     cut = left_out(result, model)
     if cut:
         note += (
             f" Maps of {cut} places are not kept: for all steps they would take more than {MOST_BYTES >> 20} MB."
         )
-    if silent:
-        note = f"{silent} of {len(result.trace)} steps did not ask the prompt and have no maps. {note}"
+    masks = blend_masks(result)
     return {
         "url": Media.url(token, "attention.bin"),
         "steps": len(result.trace),
+        "of": len(result.trace),
         "grids": [f"{h}x{w}" for h, w in result.grids],
+        "mask": "" if masks is None else f"{masks.shape[2]}x{masks.shape[3]}",
         "rows": rows,
-        "note": note,
+        "note": note.strip(),
     }
+
+
+def silent(result: Prompted) -> str:
+    """How many steps have no maps, if any."""
+    steps = len(result.trace)
+    missing = sum(not result.maps(k).before for k in range(steps))
+    return f"{missing} of {steps} steps did not ask the prompt and have no maps." if missing else ""
 
 
 def left_out(result: Prompted, model: TextToImageModel) -> str:
@@ -331,13 +341,14 @@ def sheet(views: PromptViews, backend: Backend, query: Mapping[str, str]) -> She
     result, recipe = views.result, views.result.recipe
     model = backend.model(recipe.model)
     value = attention_value(result, model, "run")
-    maps, count = views.packed(ROOM // 2)
+    maps, count, grids = views.packed(ROOM // 2)
     steps = len(result.trace)
-    value["steps"], value["note"] = count, ""
+    value["steps"], note = count, [silent(result)]
     if count < steps:
-        value["note"] = (
-            f"To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps."
-        )
+        note.append(f"To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps.")
+    if len(grids) < len(value["grids"]):
+        note.append("Maps of finer grids are left out.")
+    value |= {"note": " ".join(filter(None, note)), "grids": [f"{h}x{w}" for h, w in grids]}
     parts = [Part("Where every word attends", Attention, value)]
     urls = {row["url"] for row in value["rows"]}
     if result.alignments:
@@ -422,7 +433,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             dice = seed_row(PromptToPrompt, c)
             c["steps"] = control(PromptToPrompt, "steps")
             solver_choice(PromptToPrompt, c)
-            more = more_settings(PromptToPrompt, c, backend, pictures=False)
+            more = more_settings(PromptToPrompt, c, backend, pictures=False, weak=False)
         with gr.Column(elem_classes="dp-picture"):
             told = gr.HTML(elem_classes="dp-note", elem_id="p2p-link-notes")
             error = gr.HTML(elem_classes="dp-error", elem_id="p2p-error")
@@ -476,13 +487,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             matrix: alignment_matrix(alignment, source, target),
         }
 
-    def of_edit(result: Prompted, model: TextToImageModel, token: str, number: int) -> dict[Any, Any]:
+    def of_edit(result: Prompted, token: str, number: int) -> dict[Any, Any]:
         """What is shown of one edit, beside the source."""
         if not result.alignments:
-            return {compare: {}, **nothing_aligned("There is no edited prompt yet.")}
-        number = min(max(number, 1), len(result.alignments))
-        how = aligned_now(result.recipe.prompts(), number, result.alignments[number - 1], model.text)
-        return {compare: difference_value(result, token, number), **how}
+            return {compare: {}}
+        return {compare: difference_value(result, token, min(max(number, 1), len(result.alignments)))}
+
+    def reaching(most: int, now: float, **options: Any) -> gr.Slider:
+        """A slider over the pictures of a run. What is beyond them is taken back; what is not stays in its hand."""
+        return gr.Slider(maximum=max(2, most), **options, **({"value": most} if now > most else {}))
 
     def nothing_aligned(why: str) -> dict[Any, Any]:
         return {aligned: lines(why), matrix: None}
@@ -501,10 +514,15 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             shown: token,
             save: save_value(token, recipe, int(number)),
             attention: attention_value(result, model, token),
-            look: gr.Slider(maximum=max(2, len(titles) - 1), visible=len(titles) > 2),
-            row: gr.Slider(maximum=max(2, len(titles))),
+            look: reaching(
+                max(1, len(titles) - 1),
+                number,
+                visible=len(titles) > 2,
+                label="edit" + (" (the last is the source, weighted)" if "weighted" in titles[-1] else ""),
+            ),
+            row: reaching(len(titles), row_now),
             strip: film(token, result, model, index, False),
-            **of_edit(result, model, token, int(number)),
+            **of_edit(result, token, int(number)),
         }
 
     def read(values: tuple[Any, ...]) -> tuple[PromptToPrompt, dict[Any, Any]]:
@@ -527,7 +545,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         read,
         show,
         quick,
-        [both, more.window, shown, save, attention, look, row, strip, compare, aligned, matrix],
+        [both, more.window, shown, save, attention, look, row, strip, compare],
         more=[row, look],
         hidden=HIDDEN,
     )
@@ -539,7 +557,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def retyped(before: list[list[str]], *values: Any) -> dict[Any, Any]:
         """The prompts have changed: what was said of a word goes with it."""
         try:
-            recipe = recipe_of(values)
+            recipe = of_words(values)
             words_now = words_in([recipe.prompt, *recipe.edits], backend.model(recipe.model))
         except PlaygroundError:
             return gr.skip()  # the run says what is wrong
@@ -554,27 +572,27 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             **{c[name]: shown_value(name, getattr(recipe, name)) for name in HIDDEN},
         }
 
-    of_words = [typed, sliders, *(c[name] for name in HIDDEN)]
+    about_words = [typed, sliders, *(c[name] for name in HIDDEN)]
     prompts_changed = [c["prompt"].change, c["edits"].change, c["model"].change]
     runs.then_move(
-        gr.on(prompts_changed, retyped, [typed, *controls], of_words, trigger_mode="always_last", **FAST)
+        gr.on(prompts_changed, retyped, [typed, *controls], about_words, trigger_mode="always_last", **FAST)
     )
 
     def realigned(*values: Any) -> Any:
-        """Which words are new depends on how the prompts are aligned."""
+        """Which words are new depends on how the prompts are aligned, and on the model's tokens."""
         try:
-            recipe = recipe_of(values)
+            recipe = of_words(values)
             model = backend.model(recipe.model)
             return edits_value(recipe, words_in([recipe.prompt, *recipe.edits], model), model.text)
         except PlaygroundError:
             return gr.skip()
 
-    c["method"].change(realigned, controls, sliders, **FAST)
+    gr.on([c["method"].change, c["model"].change], realigned, controls, sliders, **FAST)
 
     def align_now(number: float, *values: Any) -> dict[Any, Any]:
         """How the prompts are aligned is known before anything has run, and for prompts that cannot run."""
         try:
-            recipe = recipe_of(values)
+            recipe = of_words(values)
             text = backend.model(recipe.model).text
             rows = recipe.lines()
             if len(rows) < 2:
@@ -586,7 +604,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except PlaygroundError as problem:
             return nothing_aligned(str(problem))
 
-    reread = [*prompts_changed, c["method"].change]
+    reread = [*prompts_changed, c["method"].change, look.input, look.release]
     gr.on(reread, align_now, [look, *controls], [aligned, matrix], trigger_mode="always_last", **FAST)
 
     newest: dict[str, int] = {}  # per visitor, the number of the newest edit that has arrived
@@ -670,11 +688,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         return {
             save: save_value(token, result.recipe, int(number)),
             strip: film(token, result, model, index, False),
-            **of_edit(result, model, token, int(number)),
+            **of_edit(result, token, int(number)),
         }
 
     looked = [look.input, look.release, row.input, row.release]
-    gr.on(looked, look_at, [shown, row, look], [save, strip, compare, aligned, matrix], **FAST)
+    gr.on(looked, look_at, [shown, row, look], [save, strip, compare], **FAST)
 
     # --- the same for programs --------------------------------------------------------------------------
     def prompt_to_prompt(recipe: dict[str, Any], request: gr.Request) -> dict[str, Any]:

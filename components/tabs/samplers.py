@@ -487,7 +487,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 c["seed"] = control(Comparison, "seed", scale=3)
                 dice = gr.Button("🎲", scale=1, min_width=44, elem_id="samplers-dice", elem_classes="dp-dice")
             c["pictures"] = control(Comparison, "pictures")
-            more = more_settings(Comparison, c, backend, pictures=False)
+            more = more_settings(Comparison, c, backend, pictures=False, weak=False)
             go = gr.Button("Compare", variant="primary", elem_id="samplers-go")
             expected = gr.HTML(elem_classes="dp-readout", elem_id="samplers-expected")
         with gr.Column(elem_classes="dp-picture dp-wide"):

@@ -94,7 +94,8 @@ def align(source: str, target: str, text: Text, method: Method | Literal["auto"]
         source, target: the prompts.
         text: the encoder that reads them.
         method: replace swaps words, and each target token reads its counterpart, an added word that of the word
-            behind it; refine adds words, which keep their own attention.
+            behind it; refine adds words, which keep their own attention. A source without words has nothing to
+            swap: then it is refine.
 
     Raises:
         RecipeError: when one of them is longer than the model's context.
@@ -107,6 +108,9 @@ def align(source: str, target: str, text: Text, method: Method | Literal["auto"]
     words_a, words_b = words_of(source, a), words_of(target, b)
     if method == "auto":
         method = "replace" if changes(words_a, words_b) <= {"swapped"} else "refine"
+    if words_b and not words_a:
+        # Replaced, they would attend beside tokens that already take all of the source's attention.
+        method = "refine"
     matrix = torch.zeros(reader.length, reader.length)
     own = torch.zeros(reader.length, dtype=torch.bool)
     if method == "replace":

@@ -7,8 +7,10 @@ known by its kind and by its grid of queries, never by its place in a list.
 
 In the steps below their fraction of all, edited rows get
 
-    cross-attention:  A* = A_source M, where the token has a counterpart (alignment.py); then A*_j <- c_j A*_j
+    cross-attention:  A* = A_source M, where the token has a counterpart (alignment.py)
     self-attention:   A* = A_source, on the coarse grids (`AttentionEdits.self_grid`)
+
+and in all steps words have their weights: A*_j <- a_j A*_j.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from playground.batches import Batches
 from playground.errors import ModelError, RecipeError
 from playground.images.alignment import Alignment
 from playground.sampling import Asked, Control
@@ -54,7 +57,7 @@ class Edit:
 
     Attributes:
         alignment: which source token each token reads.
-        cross: [L] per token of the row, the steps (from the first) in which it reads the source's attention.
+        cross_steps: [L] per token of the row, the steps (from the first) in which it reads the source's attention.
         self_steps: the steps in which self-attention is the source's.
         weights: [L] factor of each token's attention (1: as it is).
         renormalise: whether the weighted attention is divided by the sum of its sizes: by its sum, where no weight
@@ -62,14 +65,14 @@ class Edit:
     """
 
     alignment: Alignment
-    cross: Tensor
+    cross_steps: Tensor
     self_steps: int
     weights: Tensor
     renormalise: bool = False
 
     def reads(self, step: int) -> Hashable:
         """What matters of it in a step."""
-        active = (self.cross > step) & ~self.alignment.own
+        active = (self.cross_steps > step) & ~self.alignment.own
         divided = self.renormalise and bool((self.weights != 1).any())
         parts = [active, self.weights, torch.tensor([step < self.self_steps, divided])]
         if bool(active.any()):
@@ -117,6 +120,7 @@ class AttentionEdits(Control):
         blend: the local blend, if any.
         keeps: whether the maps are kept.
         shown: the most queries of a grid whose maps are kept. The local blend takes them wherever they are.
+        batches: those of the field that is asked: the rows go through it together or not at all.
 
     Raises:
         ModelError: for a network without cross-attention layers.
@@ -130,6 +134,7 @@ class AttentionEdits(Control):
         blend: Blend | None = None,
         keeps: bool = True,
         shown: int = SHOWN_GRID,
+        batches: Batches | None = None,
     ):
         self.layers = {
             name: layer for name, layer in network.named_modules() if name.endswith((".attn1", ".attn2"))
@@ -141,7 +146,7 @@ class AttentionEdits(Control):
             )
         self.network = network
         self.latent, self.edits, self.blend, self.keeps = latent, list(edits), blend, keeps
-        self.shown = shown
+        self.shown, self.batches = shown, batches or Batches()
         height, width = (max(SELF_GRID, math.ceil(side / 4)) for side in latent)
         self.self_grid = height * width
         self.rows = len(self.edits) + 1
@@ -161,6 +166,9 @@ class AttentionEdits(Control):
         compiled, self.network._compiled_call_impl = self.network._compiled_call_impl, None
         outer = vars(self.network).get("looked_into", 0)
         self.network.looked_into = outer + 1  # the rows stay together
+        # What was too much once is tried again, and what is too much for these, with their maps, need not be so for
+        # others. Calls of other runs come between two of these, and know nothing of it.
+        limit, self.batches.limit = self.batches.limit, None
         try:
             for name, layer in self.layers.items():
                 layer.processor = _Explicit(self, layer.is_cross_attention, kept[name])
@@ -170,6 +178,7 @@ class AttentionEdits(Control):
             for name, layer in self.layers.items():
                 layer.processor = kept[name]
             self.network.looked_into = outer
+            self.batches.limit = limit
         self._note(asked[0].step, asked[0].stage)
 
     def after_step(self, plan_rows: list[int], step: int, x: Tensor, s: Tensor) -> Tensor:
@@ -248,15 +257,15 @@ class AttentionEdits(Control):
 
     @staticmethod
     def _changes(edit: Edit, step: int) -> bool:
-        return bool((edit.cross > step).any()) or bool((edit.weights != 1).any())
+        return bool((edit.cross_steps > step).any()) or bool((edit.weights != 1).any())
 
     @staticmethod
     def _taken(edit: Edit, step: int, source: Tensor, own: Tensor) -> Tensor:
         """One row's attention [heads, queries, L] from the source's and its own, before words are weighted."""
-        reading = ((edit.cross > step) & ~edit.alignment.own).to(own.device)
+        reading = (edit.cross_steps > step) & ~edit.alignment.own
         if not bool(reading.any()):
             return own
-        return torch.where(reading, source @ edit.alignment.matrix.to(own.device), own)
+        return torch.where(reading.to(own.device), source @ edit.alignment.matrix.to(own.device), own)
 
     @staticmethod
     def _weighted(edit: Edit, value: Tensor) -> Tensor:
@@ -328,8 +337,8 @@ class _Explicit:
     The others' is not looked at, and takes the fast kernel.
     """
 
-    def __init__(self, edits: AttentionEdits, crosses: bool, usual: Any):
-        self.edits, self.crosses, self.usual = edits, crosses, usual
+    def __init__(self, edits: AttentionEdits, is_cross: bool, usual: Any):
+        self.edits, self.is_cross, self.usual = edits, is_cross, usual
 
     def __call__(
         self,
@@ -340,7 +349,7 @@ class _Explicit:
         *args: Any,
         **options: Any,
     ) -> Tensor:
-        if not self.crosses and hidden_states.shape[1] > self.edits.self_grid:
+        if not self.is_cross and hidden_states.shape[1] > self.edits.self_grid:
             # Large self-attention maps would not fit into memory, and are not edited. Smaller ones are made
             # explicit also where nothing is copied: with one kernel all along, no edit changes a bit of the source.
             return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **options)
@@ -368,7 +377,7 @@ class _Explicit:
             own = None if mask is None else mask[part].flatten(0, 1)
             q, k, v = (x[part].flatten(0, 1) for x in (query, key, value))
             probabilities = attn.get_attention_scores(q, k, own).unflatten(0, (len(seen), -1))
-            made = self.edits.cross(probabilities) if self.crosses else self.edits.self_attention(probabilities)
+            made = self.edits.cross(probabilities) if self.is_cross else self.edits.self_attention(probabilities)
             by_head[part] = torch.bmm(made.flatten(0, 1), v).unflatten(0, (len(seen), -1))
         out = attn.to_out[1](attn.to_out[0](out))
         if attn.residual_connection:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 
@@ -71,7 +72,7 @@ class PromptToPrompt(TextToImage):
         (), title="weights of words", max_length=16, description="(prompt, word, factor of its attention)"
     )
     renormalise: Literal["no", "yes"] = Field(
-        "no", title="renormalise", description="divide weighted attention by the sum of its absolute values"
+        "no", title="renormalise", description="with weights: divide attention by the sum of its absolute values"
     )
     blend: tuple[tuple[Annotated[int, Field(ge=0, le=3)], Annotated[int, Field(ge=0, le=200)]], ...] = Field(
         (), title="local blend", max_length=16, description="(prompt, word): pictures differ only where they attend"
@@ -82,7 +83,7 @@ class PromptToPrompt(TextToImage):
         ge=0.05,
         le=0.95,
         json_schema_extra={"step": 0.05},
-        description="a place belongs to a word whose attention there exceeds this share of its maximum",
+        description="of a local blend: a place is a word's where it attends with over this share of its maximum",
     )
 
     crosses: tuple[Fraction, ...] = Field(
@@ -138,7 +139,7 @@ class PromptToPrompt(TextToImage):
         if RULES[self.rule].weak:
             raise RecipeError("Prompt-to-prompt has no autoguidance: take another rule.")
         row = self._row(schedule)
-        if not self.edits and self.crosses:
+        if not self.edits and self.crosses and self.selves:
             raise RecipeError("The grid of fractions needs an edited prompt.")
         if any(Composed.read(prompt) != prompt for prompt in (self.prompt, *self.edits)):
             raise RecipeError("Prompt-to-prompt edits plain prompts: parts joined by AND have no single attention.")
@@ -186,19 +187,16 @@ def edits_of(recipe: PromptToPrompt, text: Text) -> list[Edit]:
     for (number, fraction, self_fraction), prompt in list(zip(lines, prompts, strict=True))[1:]:
         # The source beside itself, weighted, is aligned word by word.
         alignment = align(recipe.prompt, prompt, text, recipe.method if number else "replace")
-        cross = torch.full((len(alignment.own),), steps_of(fraction, recipe.steps))
+        cross_steps = torch.full((len(alignment.own),), steps_of(fraction, recipe.steps))
         weights = torch.ones(len(alignment.own))
-        for values, kind in ((recipe.own_cross, "cross"), (recipe.weights, "weights")):
+        for values, changed in ((recipe.own_cross, cross_steps), (recipe.weights, weights)):
             for whose, word, value in values:
                 if whose != number:
                     continue
                 tokens = _tokens(alignment.target, word, prompt)
-                if kind == "cross":
-                    cross[tokens] = steps_of(value, recipe.steps)
-                else:
-                    weights[tokens] = value
+                changed[tokens] = steps_of(value, recipe.steps) if changed is cross_steps else value
         self_steps = steps_of(self_fraction, recipe.steps)
-        made.append(Edit(alignment, cross, self_steps, weights, recipe.renormalise == "yes"))
+        made.append(Edit(alignment, cross_steps, self_steps, weights, recipe.renormalise == "yes"))
     return made
 
 
@@ -246,26 +244,19 @@ def run(
         RecipeError: for prompts that cannot be aligned.
         ModelError: for a model without cross-attention.
     """
+    recipe.plan(model.denoiser.schedule)  # says what is wrong with it, before its rows are asked for
     edits, (_, height, width) = edits_of(recipe, model.text), model.denoiser.shape
     blend = blend_of(recipe, edits, model.text)
     # A grid of fractions has many rows, and nobody looks at their maps.
     keeps = not (recipe.crosses and recipe.selves)
     shown = shown_grid(recipe.steps, len(edits) + 1, model.text.encoders[0].length)
-    control = AttentionEdits(model.denoiser.network, (height, width), edits, blend, keeps, shown)
-    # A prompt and its edits go through the network together or not at all: what was too much once is tried again,
-    # and what is too much for them, with their maps, need not be so for others.
-    batches = model.denoiser.batches
-    before, batches.limit = batches.limit, None
-    try:
-        for event in run_rows(recipe, model, [control], prefixes):
-            if isinstance(event, Generated):
-                alignments = tuple(e.alignment for e in edits)
-                yield Prompted(**vars(event), alignments=alignments)
-            else:
-                yield event
-    except RecipeError:
-        batches.limit = before
-        raise
+    network, batches = model.denoiser.network, model.denoiser.batches
+    control = AttentionEdits(network, (height, width), edits, blend, keeps, shown, batches)
+    for event in run_rows(recipe, model, [control], prefixes):
+        if isinstance(event, Generated):
+            yield Prompted(**vars(event), alignments=tuple(e.alignment for e in edits))
+        else:
+            yield event
 
 
 def edit_prompt(recipe: PromptToPrompt, model: TextToImageModel, prefixes: Prefixes | None = None) -> Prompted:
@@ -274,6 +265,16 @@ def edit_prompt(recipe: PromptToPrompt, model: TextToImageModel, prefixes: Prefi
         pass
     assert isinstance(event, Prompted)
     return event
+
+
+def blend_masks(result: Prompted) -> np.ndarray | None:
+    """Where a local blend lets each row be itself, [steps, R, height, width] of latents: the source everywhere, and
+    all rows in steps in which it does not act yet. None without a blend."""
+    masks = [result.maps(k).mask for k in range(len(result.trace))]
+    there = next((mask for mask in masks if mask is not None), None)
+    if there is None:
+        return None
+    return torch.stack([torch.ones_like(there) if mask is None else mask for mask in masks]).float().numpy()
 
 
 def attention_arrays(result: Prompted, shown: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -123,6 +124,69 @@ def test_a_word_is_weighed_with_the_keys_and_the_link_restores_it(open_tab):
     expect(again.error).to_be_hidden()
     again.control("edits").locator("textarea").fill("a cat on the grass")
     until(lambda: "weights" not in again.tab.link())
+
+
+@pytest.mark.slow
+def test_a_word_has_a_fraction_and_a_blend_of_its_own(open_tab):
+    at = open_tab(steps=10, threshold=0.9)
+    dog = at.words.filter(has_text="dog")
+    dog.click()
+    panel = at.page.locator("#p2p-edits")
+    panel.locator(".has").check()
+    expect(dog).to_contain_text("≤ 30 %")
+    until(lambda: at.tab.link().get("own_cross") == "[[1,1,0.3]]")
+    word = at.attention.locator(".row").nth(1).locator(".word", has_text="dog")
+    about = at.attention.locator(".about")
+
+    def told(text):
+        word.hover()
+        return text in about.inner_text()
+
+    until(lambda: told("reads “cat” in the first 3 of 10 steps"))
+    at.attention.locator(".mean").uncheck()
+    for step, text in ((3, "reads “cat”"), (4, "keeps its own attention in this step")):
+        at.attention.locator(".step").fill(str(step))
+        until(lambda text=text: told(text))
+    assert at.attention.locator(".blended").is_hidden()
+    panel.locator(".blend").check()
+    expect(dog).to_contain_text("blend")
+    until(lambda: at.tab.link().get("blend") == "[[1,1]]")
+    at.page.mouse.move(0, 0)
+    at.attention.locator(".mask").check()
+    expect(about).to_have_text("Bright: the edit is itself. Dark: it is the source.")
+    expect(at.attention.locator(".row").nth(1).locator("canvas").first).to_be_visible()
+
+
+@pytest.mark.slow
+def test_a_dragged_weight_rests_at_one(open_tab):
+    at = open_tab()
+    at.words.filter(has_text="dog").click()
+    bar = at.page.locator("#p2p-edits .weight")
+    bar.scroll_into_view_if_needed()
+    box = bar.bounding_box()
+
+    def to(value):
+        at.page.mouse.move(box["x"] + 8 + (box["width"] - 16) * (value + 2) / 12, box["y"] + box["height"] / 2)
+
+    output = at.page.locator("#p2p-edits .line output").first
+    to(1.0)
+    at.page.mouse.down()
+    to(4.0)
+    expect(output).to_have_text(re.compile(r"^[34]\.\d$"))
+    to(1.1)
+    expect(output).to_have_text("1.0")
+    at.page.mouse.up()
+    until(lambda: "weights" not in at.tab.link())
+
+
+@pytest.mark.slow
+def test_a_grid_without_an_edit_says_what_it_needs(open_tab):
+    at = open_tab(steps=3)
+    before = at.finished()
+    at.control("edits").locator("textarea").fill("")
+    until(lambda: len(at.finished(before)) == 1)
+    at.page.locator("#p2p-grid-run").click()
+    expect(at.error).to_contain_text("needs an edited prompt")
 
 
 @pytest.mark.slow

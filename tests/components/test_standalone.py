@@ -254,12 +254,31 @@ def test_long_attention_is_a_mean_over_neighbouring_steps(backend):
     views = views_of(WORDS, backend)
     whole = attention_arrays(views.result, views.tokens)
     bytes_of_all = sum(2 * a.size for a in whole.values())
-    content, maps = views.packed(bytes_of_all // 2)
+    content, maps, grids = views.packed(bytes_of_all // 2)
+    assert grids == views.result.grids
     assert maps == 2 and len(content) < 0.6 * bytes_of_all + 2000
     for name, kept in unpack(content)[1].items():
         np.testing.assert_allclose(kept[0], whole[name][:2].mean(0), atol=1e-4)
         np.testing.assert_allclose(kept.mean(0), whole[name].mean(0), atol=1e-4)
     assert views.packed(10 * bytes_of_all)[1] == 4
+
+
+def test_steps_that_did_not_ask_are_not_averaged_over(backend):
+    from playground.images.prompt_to_prompt import attention_arrays
+    from playground.plane.packing import unpack
+
+    # In the window w = 0 asks u alone.
+    views = views_of(WORDS.but(w=0.0, low=0.0, high=0.6), backend)
+    asked = [bool(views.result.maps(k).before) for k in range(4)]
+    assert asked == [True, True, False, False]
+    whole = attention_arrays(views.result, views.tokens)
+    content, maps, _ = views.packed(sum(2 * a.size for a in whole.values()) // 4)
+    assert maps == 1
+    for name, kept in unpack(content)[1].items():
+        np.testing.assert_allclose(kept[0], whole[name][:2].mean(0), atol=1e-4)
+    assert (
+        "2 of 4 steps did not ask the prompt" in SHEETS[PromptToPrompt](views, backend, {}).parts[0].value["note"]
+    )
 
 
 def test_what_a_browser_sends_of_its_view_is_not_trusted():

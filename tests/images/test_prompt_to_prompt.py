@@ -23,6 +23,7 @@ from playground.images.prompt_to_prompt import (
     edit_prompt,
     edits_of,
 )
+from playground.images.prompt_to_prompt import run as run_prompts
 from playground.images.text_to_image import generate, run
 from playground.recipes import TextToImage
 from playground.reuse import Prefixes
@@ -239,7 +240,7 @@ def last(events):
 
 def test_a_word_that_is_turned_down_is_blended_where_it_is(models):
     """The mask is that of the word's place, however much of it is taken."""
-    recipe, masks = RECIPE.but(blend=((0, 2), (1, 2)), threshold=0.9, steps=1), []
+    recipe, masks = RECIPE.but(blend=((1, 2),), threshold=0.9, steps=1), []
     for weight in (1.0, 0.0, -2.0):
         made = control_of(recipe.but(weights=((1, 2, weight),)), models["sd1"])
         object.__setattr__(made.blend, "start", 0)
@@ -323,7 +324,7 @@ def test_a_source_word_blends_an_edit_where_its_counterpart_attends(models):
     assert made.trace[-1].noted[0].mask is not None
 
 
-@pytest.mark.parametrize("size", [(16, 16), (64, 64), (96, 96), (128, 128)])
+@pytest.mark.parametrize("size", [(16, 16), (64, 64), (96, 96), (128, 128), (64, 96)])
 def test_self_attention_is_copied_up_to_a_quarter_of_the_latents(models, size):
     control = AttentionEdits(models["sd1"].denoiser.network, size, [])
     grids = [control.grid(size[0] * size[1] // 4**k) for k in range(4)]
@@ -560,7 +561,26 @@ def test_a_batch_that_does_not_fit_is_one_sentence_and_is_tried_again(models, mo
         assert model.denoiser.batches.limit == before
     monkeypatch.setattr(model.denoiser, "evaluate", evaluate)
     assert len(edit_prompt(RECIPE, model).pictures) == len(RECIPE.prompts())
-    assert model.denoiser.batches.limit is None
+    assert model.denoiser.batches.limit == 7
+    model.denoiser.batches.limit = None
+
+
+def test_another_runs_short_memory_does_not_end_this_one(models):
+    model, made = models["sd1"], None
+    try:
+        for event in run_prompts(RECIPE, model):
+            model.denoiser.batches.limit = 1  # between two calls
+            made = event
+    finally:
+        model.denoiser.batches.limit = None
+    assert len(made.pictures) == len(RECIPE.prompts())
+
+
+def test_a_grid_without_an_edit_is_refused_in_one_sentence(models):
+    recipe = RECIPE.but(edits=(), weights=(), own_cross=(), blend=(), crosses=(0.0, 1.0), selves=(0.0,))
+    with pytest.raises(RecipeError, match="needs an edited prompt"):
+        edit_prompt(recipe, models["sd1"])
+    assert len(edit_prompt(recipe.but(selves=()), models["sd1"]).pictures) == 1
 
 
 @pytest.mark.parametrize(

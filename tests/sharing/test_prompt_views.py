@@ -32,6 +32,29 @@ def test_the_maps_are_those_of_every_step(run):
         np.testing.assert_allclose(packed[2], expected[..., :7].float().numpy(), atol=2e-4)
 
 
+def test_where_not_even_one_map_fits_the_finest_grid_is_left_out(run):
+    result, views = run
+    finest = sum(2 * views.tokens * 2 * h * w for h, w in result.grids[:1])  # bytes of one kind, two rows
+    content, maps, grids = views.packed(finest)
+    assert maps == 1 and grids == result.grids[1:] and len(content) < finest + 2000
+    assert set(unpack(content)[1]) == {f"{kind} {h}x{w}" for kind in ("before", "after") for h, w in grids}
+
+
+def test_a_local_blend_shows_where_it_acts():
+    model = load_model()
+    result = edit_prompt(PromptToPrompt(steps=3, solver="euler", blend=((0, 1), (1, 1)), threshold=0.9), model)
+    views = PromptViews(result, lambda make: make(model), shown=7)
+    (name,) = set(unpack(views.binary("attention.bin"))[1]) - {
+        f"{k} {h}x{w}" for k in ("before", "after") for h, w in result.grids
+    }
+    mask = unpack(views.binary("attention.bin"))[1][name]
+    assert name == "mask 16x16" and mask.shape == (3, 2, 256, 1)
+    assert (mask[:, 0] == 1).all()  # the source is itself
+    apart = (result.latents[1] != result.latents[0]).any(0).flatten().numpy()
+    assert not apart[mask[-1, 1, :, 0] == 0].any() and apart[mask[-1, 1, :, 0] == 1].all()
+    assert 0 < mask[-1, 1].mean() < 1
+
+
 def test_the_difference_is_white_where_it_is_largest(run):
     result, views = run
     picture = np.asarray(Image.open(io.BytesIO(views.png("difference-1.png"))).convert("L")).astype(float)

@@ -4,6 +4,7 @@ const mean = find('.mean');
 const gridBox = find('.grid');
 const kindBox = find('.kind');
 const sheet = find('.sheet');
+const mask = find('.mask');
 const about = find('.about');
 const note = find('.note');
 const buffer = bufferSlot(draw);
@@ -14,11 +15,16 @@ let hovered = null;
 
 /**
  * The map of a token: { cells, height, width, top }, averaged over steps or of one. Steps that did not ask the prompt
- * have zeros and are not averaged over. `top` is the strongest cell by size: a weight can make attention negative.
+ * have zeros and are not averaged over; null where none did. `top` is the strongest cell by size: a weight can make
+ * attention negative.
  */
 function mapOf(row, token) {
+  return averaged(kindBox.value, gridBox.value, row, token, true);
+}
+
+function averaged(kind, grid, row, token, blank) {
   // Until its own have come, a run has none: an earlier one's are not laid over its pictures.
-  const maps = buffer.key === value.url && !buffer.failed ? buffer.data?.[kindBox.value + ' ' + gridBox.value] : null;
+  const maps = buffer.key === value.url && !buffer.failed ? buffer.data?.[kind + ' ' + grid] : null;
   if (!maps) return null;
   const [steps, count, places, tokens] = maps.shape;
   if (token >= tokens || row >= count) return null;
@@ -28,12 +34,13 @@ function mapOf(row, token) {
   for (const step of chosen) {
     const start = ((step * count + row) * places) * tokens;
     const end = start + places * tokens;
-    if (!maps.data.subarray(start, end).some(cell => cell !== 0)) continue;
+    if (blank && !maps.data.subarray(start, end).some(cell => cell !== 0)) continue;
     asked += 1;
     for (let k = 0; k < places; k++) cells[k] += maps.data[start + token + k * tokens] * maps.scale;
   }
-  if (asked) for (let k = 0; k < places; k++) cells[k] /= asked;
-  const [height, width] = gridBox.value.split('x').map(Number);
+  if (!asked) return null;
+  for (let k = 0; k < places; k++) cells[k] /= asked;
+  const [height, width] = grid.split('x').map(Number);
   const strongest = cells.reduce((most, cell) => Math.abs(cell) > Math.abs(most) ? cell : most, 0);
   return { cells, height, width, strongest, top: Math.max(Math.abs(strongest), 1e-9) };
 }
@@ -56,18 +63,32 @@ function paint(canvas, map, over) {
   counters.draws += 1;
 }
 
+/** What a token of an edited prompt reads in the steps on show. */
+function reading({ reads, until }) {
+  const every = value.of / value.steps;
+  if (!reads || until === undefined) return reads ?? '';
+  if (!mean.checked) return (Number(stepBar.value) - 1) * every < until ? reads : 'keeps its own attention in this step';
+  if (!until) return 'keeps its own attention: its fraction is 0';
+  return reads + (until < value.of ? ' in the first ' + until + ' of ' + value.of + ' steps' : '');
+}
+
 function draw() {
   stepSaid.textContent = mean.checked ? 'all ' + (value.steps ?? 0) : stepBar.value + ' of ' + value.steps;
   stepBar.disabled = mean.checked;
   const chosen = hovered ?? held;
   rows.forEach((row, index) => {
-    const map = chosen?.row === index ? mapOf(index, chosen.token) : null;
+    let map = chosen?.row === index ? mapOf(index, chosen.token) : null;
+    if (!chosen && value.mask && mask.checked) map = averaged('mask', value.mask, index, 0, false);
     row.canvas.hidden = !map;
     if (map) paint(row.canvas, map, true);
     row.words.forEach((word, token) => word.setAttribute('aria-pressed', String(held?.row === index && held.token === token)));
     row.sheet.hidden = !sheet.checked;
     if (sheet.checked) {
-      row.tiles.forEach((tile, token) => { const m = mapOf(index, token); if (m) paint(tile, m, false); });
+      row.tiles.forEach((tile, token) => {
+        const own = mapOf(index, token);
+        if (own) paint(tile, own, false);
+        else tile.width = 1; // empty
+      });
     }
   });
   if (buffer.failed) {
@@ -75,8 +96,11 @@ function draw() {
   } else if (chosen) {
     const token = value.rows[chosen.row].tokens[chosen.token];
     const map = mapOf(chosen.row, chosen.token);
-    about.textContent = '“' + token.text + '”: strongest ' + (map ? map.strongest.toFixed(3).replace('-', '−') : '–') + ' of a place’s attention'
-      + (token.reads ? ' · ' + token.reads : '');
+    const strongest = map && 'strongest ' + map.strongest.toFixed(3).replace('-', '−') + ' of a place’s attention';
+    const missing = buffer.key === value.url ? 'the prompt was not asked in this step' : '…';
+    about.textContent = ['“' + token.text + '”: ' + (strongest ?? missing), reading(token)].filter(Boolean).join(' · ');
+  } else if (value.mask && mask.checked) {
+    about.textContent = 'Bright: the edit is itself. Dark: it is the source.';
   } else about.textContent = rows.length ? 'Hover, focus or click a word.' : '';
 }
 
@@ -117,13 +141,20 @@ function makeRow({ title, url, tokens }, index) {
 }
 
 function load() {
+  const wanted = held && value.rows[held.row].tokens[held.token].text;
   value = props.value ?? {};
   const grid = gridBox.value;
   gridBox.replaceChildren(...(value.grids ?? []).map(name => make('option', { value: name }, name.replace('x', ' × '))));
   if ((value.grids ?? []).includes(grid)) gridBox.value = grid;
   stepBar.max = value.steps ?? 1;
   rows = (value.rows ?? []).map(makeRow);
-  if (held && (held.row >= rows.length || held.token >= rows[held.row].words.length)) held = null;
+  if (held) {
+    // It follows its word, as the sliders do.
+    const same = (value.rows?.[held.row]?.tokens ?? []).map((token, i) => token.text === wanted ? i : -1).filter(i => i >= 0);
+    const nearest = same.toSorted((a, b) => Math.abs(a - held.token) - Math.abs(b - held.token))[0];
+    held = nearest === undefined ? null : { row: held.row, token: nearest };
+  }
+  find('.blended').hidden = !value.mask;
   hovered = null;
   find('.rows').replaceChildren(...rows.map(row => row.node));
   note.textContent = value.note ?? '';
@@ -132,6 +163,6 @@ function load() {
   else buffer.drop();
   draw();
 }
-for (const box of [stepBar, mean, gridBox, kindBox, sheet]) box.addEventListener('input', draw);
+for (const box of [stepBar, mean, gridBox, kindBox, sheet, mask]) box.addEventListener('input', draw);
 watch('value', load);
 load();
