@@ -39,7 +39,7 @@ def prepare(threads: int, seed: int = 0) -> torch.device:
     # Without this a CPU run can slow down a hundredfold once activations become subnormal.
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    # Matrix products stay in float32: autocast makes those of the networks fast, and Muon needs the digits.
     torch.backends.cudnn.allow_tf32 = True
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -72,10 +72,10 @@ def cooldown(step: int, total: int, share: float = 0.25) -> float:
 class Average:
     """Average of parameters over about the last tenth of the training, whatever its length.
 
-    Power-function averaging (Karras et al. 2024, EDM2, eq. 123): weights proportional to step^gamma.
+    Power-function averaging (Karras et al. 2024, EDM2, eq. 127): weights proportional to step^gamma.
     """
 
-    GAMMA = 6.94  # relative width 0.10
+    GAMMA = 6.94  # relative width 0.10 (eq. 123)
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.parameters = list(parameters)

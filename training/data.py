@@ -34,6 +34,7 @@ def render(folder: Path, name: str, first_seed: int, count: int, processes: int,
     if truths.exists() and pictures.exists() and len(np.load(pictures, mmap_mode="r")) >= count:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    truths.unlink(missing_ok=True)  # of fewer: until these are all drawn, there are none
     out = np.lib.format.open_memmap(pictures, "w+", np.uint8, (count, world.SIZE, world.SIZE, 3))
     partial = truths.with_suffix(".partial")
     with multiprocessing.Pool(processes) as pool, partial.open("w") as lines:

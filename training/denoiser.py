@@ -188,6 +188,8 @@ class Trainer:
     alignment: Alignment | None = None
     align: float = 1.0
     """Weight of the alignment in the loss."""
+    aligned: int = 0
+    """Samples that were seen with it."""
 
     def __post_init__(self) -> None:
         self.text_encoder.to(self.device).train()
@@ -220,6 +222,7 @@ class Trainer:
         self.average.update(self.step)
         self.step += 1
         self.samples += len(ids)
+        self.aligned += len(ids) if self.alignment else 0
         return loss.item()
 
     def state(self) -> dict:
@@ -234,8 +237,8 @@ class Trainer:
         }
 
     def counters(self) -> dict[str, float]:
-        """How long the networks were trained: updates, samples and seconds."""
-        return {"step": self.step, "samples": self.samples, "seconds": self.seconds}
+        """How long the networks were trained: updates, samples (and those with alignment) and seconds."""
+        return {"step": self.step, "samples": self.samples, "aligned": self.aligned, "seconds": self.seconds}
 
     def restore(self, state: dict) -> None:
         """Inverse of :meth:`state`."""

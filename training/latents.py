@@ -19,7 +19,7 @@ from diffusers import AutoencoderTiny
 from tqdm import tqdm
 
 from training import autoencoder, common, data
-from training.scenes import Scene
+from training.scenes import Scene, is_novel
 
 PART = 20_000
 """Scenes in one part."""
@@ -68,6 +68,10 @@ def load(folder: Path) -> tuple[torch.Tensor, list[Scene]]:
         for p in parts
         for line in p.with_suffix(".jsonl").read_text().splitlines()
     ]
+    if any(map(is_novel, truths)):
+        raise ValueError(
+            f"{folder} has scenes with pairs that are kept from training: the rule has changed, make it anew."
+        )
     return latents, truths
 
 

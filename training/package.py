@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -61,7 +62,7 @@ combined or remembered.
 {evaluation}
 
 The judge is the scene verifier in `verifier/`, trained on real scenes of its own seeds, never on generated
-ones.
+ones.{aligned}
 
 ## Limits
 
@@ -84,17 +85,30 @@ def plainly_loaded(folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _evaluation(work: Path) -> str:
+def _evaluation(work: Path, folder: Path) -> str:
+    """What was measured of just these weights."""
     path = work / "evaluation.json"
-    if not path.exists():
+    report = json.loads(path.read_text()) if path.exists() else {}
+    if report.get("weights") != evaluate.fingerprint(folder):
         return "Not evaluated yet."
-    report = json.loads(path.read_text())
     numbers = report["numbers"]
     return (
         f"{report['prompts']} held-out prompts, w = {evaluate.GUIDANCE:g}, {evaluate.STEPS} steps:\n\n"
         f"{report['quality']}\n\nMore guidance buys fidelity with diversity:\n\n{report['guidance']}\n\n"
         f"Round trip of the autoencoder {numbers['psnr']} dB PSNR (aim {evaluate.PSNR:g}), "
-        f"{numbers['seconds_per_picture']} s a picture on {report['machine']}, {numbers['megabytes']} MB."
+        f"{numbers['seconds_per_picture']} s a picture on {report['machine']}, {numbers['megabytes']} MB.\n\n"
+        + (f"**Short of its aims**: {'; '.join(report['short'])}." if report["short"] else "All aims are met.")
+    )
+
+
+def _aligned(counters: dict[str, float]) -> str:
+    """That the judge was a teacher, too."""
+    if not counters.get("aligned"):
+        return ""
+    return (
+        f" It is no stranger to the denoiser: for {counters['aligned'] / 1e6:.2f} million samples the denoiser's "
+        "features were drawn towards its own (representation alignment), though never on scenes with the pairs "
+        "kept from training."
     )
 
 
@@ -107,19 +121,22 @@ def main() -> None:
     """Assemble the model folder from the latest checkpoints."""
     parser = common.parser(main.__doc__)
     parser.add_argument("--out", type=Path, help="folder to write (default: <work>/package)")
+    parser.add_argument("--verifier", type=Path, help="the verifier's folder (default: <work>/verifier)")
     o = parser.parse_args()
     out: Path = o.out or o.work / "package"
+    judge: Path = o.verifier or o.work / "verifier"
+    if not judge.exists():
+        raise FileNotFoundError(f"There is no verifier in {judge}: train it first.")
     device = common.prepare(o.threads)
     model = sampling.Model.load(o.work / "denoiser", device, o.work / "autoencoder")
     parts = (model.unet, model.text_encoder, model.autoencoder)
     parameters = sum(p.numel() for part in parts for p in part.parameters()) / 1e6
 
-    captions = [world.example(seed).caption for seed in range(common.HELD_OUT_SEEDS, SHEET_PICTURES)]
+    sheet = range(common.HELD_OUT_SEEDS, common.HELD_OUT_SEEDS + SHEET_PICTURES)
+    captions = [world.example(seed).caption for seed in sheet]
     pictures = sampling.generate(model, captions, range(SHEET_PICTURES))
     images = [world.Image.fromarray(p) for p in common.to_pixels(pictures).numpy()]
 
-    if out.exists():
-        shutil.rmtree(out)
     pipeline = StableDiffusionPipeline(
         vae=model.autoencoder,
         text_encoder=model.text_encoder,
@@ -130,14 +147,18 @@ def main() -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(torch.float16)
-    pipeline.save_pretrained(out, safe_serialization=True, max_shard_size=SHARD)
+    with tempfile.TemporaryDirectory() as kept:  # it may be that of the folder itself
+        shutil.copytree(judge, Path(kept) / "verifier")
+        if out.exists():
+            shutil.rmtree(out)
+        pipeline.save_pretrained(out, safe_serialization=True, max_shard_size=SHARD)
+        shutil.copytree(Path(kept) / "verifier", out / "verifier")
     plainly_loaded(out)
-    if (o.work / "verifier").exists():
-        shutil.copytree(o.work / "verifier", out / "verifier")
     (out / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
     world.contact_sheet(list(zip(images, captions, strict=True))).save(out / "samples.png")
     counters = out / denoiser.COUNTERS
     shutil.copy(o.work / "denoiser" / denoiser.COUNTERS, counters)
+    trained = json.loads(counters.read_text())
     card = CARD.format(
         parameters=parameters,
         words=sum(map(len, scenes.vocabulary().values())),
@@ -151,8 +172,9 @@ def main() -> None:
         styles=len(scenes.STYLES),
         pictures=SHEET_PICTURES,
         held_out=scenes.HELD_OUT_SHARE,
-        cost=_cost(json.loads(counters.read_text())),
-        evaluation=_evaluation(o.work),
+        cost=_cost(trained),
+        aligned=_aligned(trained),
+        evaluation=_evaluation(o.work, out),
     )
     (out / "README.md").write_text(card)
     size = evaluate.size_in_megabytes(out)

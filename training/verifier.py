@@ -105,6 +105,8 @@ def _cross_entropy(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 
 ATTRIBUTES = ("noun", "colour", "count", "relation", "place", "style")
+SINGLE = "single"
+"""That there is one of each, where no number is spoken of."""
 
 
 @torch.no_grad()
@@ -113,9 +115,10 @@ def check(
 ) -> list[dict[str, bool]]:
     """For each picture, whether the verifier reads what its caption says; attributes not spoken of are left out.
 
-    ``noun``: the nouns asked for are the most probable ones, and each more likely there than not. ``colour`` and
-    ``count``: right for every thing. ``relation``: right for the pair. ``count`` and ``colour`` are asked of the
-    noun they belong to, so a colour on the wrong thing is wrong.
+    ``noun``: the nouns asked for are the most probable ones, and each more likely there than not. ``colour``,
+    ``count`` and ``single``: right for every thing. ``relation``: right for the pair. Numbers and colours are asked
+    of the noun they belong to, so a colour on the wrong thing is wrong. ``count`` is asked where there shall be two
+    or three of something, ``single`` where there shall be one of each: a model that cannot count gets this right.
     """
     device = next(model.parameters()).device
     verdicts = []
@@ -139,7 +142,8 @@ def check(
                 verdict["colour"] = all(colours[i, slot] == true.colours[i, slot] for slot in named)
             # A topping's number is not spoken of ("a cake with cherries").
             counted = [slot for slot in range(len(scene.things)) if scene.relation != "with" or slot == 0]
-            verdict["count"] = all(counts[i, slot] == true.counts[i, slot] for slot in counted)
+            spoken = "count" if any(scene.things[slot].count > 1 for slot in counted) else SINGLE
+            verdict[spoken] = all(counts[i, slot] == true.counts[i, slot] for slot in counted)
             if scene.relation == "beside":
                 verdict["relation"] = model.labels.relations[relation[i]] in ("left", "right")
             elif scene.relation is not None:
@@ -155,7 +159,7 @@ def check(
 def summarise(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:
     """The share of right verdicts per attribute among the pictures asked for it, and of all attributes at once."""
     shares = {}
-    for name in ATTRIBUTES:
+    for name in (*ATTRIBUTES, SINGLE):
         found = [verdict[name] for verdict in verdicts if name in verdict]
         shares[name] = sum(found) / len(found) if found else float("nan")
     shares["all"] = sum(all(verdict.values()) for verdict in verdicts) / len(verdicts)

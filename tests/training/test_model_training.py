@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from training import autoencoder, common, denoiser, evaluate, package, sampling, scenes, text
+from playground.images.verifier import Verifier
+from training import (
+    autoencoder,
+    common,
+    data,
+    denoiser,
+    evaluate,
+    latents,
+    package,
+    sampling,
+    scenes,
+    text,
+    verifier,
+    world,
+)
 
+needs_font = pytest.mark.skipif(
+    not world.font_is_installed(), reason="the emoji font is missing: apt install fonts-noto-color-emoji"
+)
 DEVICE = torch.device("cpu")
 
 
@@ -177,7 +196,7 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(model):
 def test_an_interrupted_evaluation_keeps_what_was_drawn(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "STEPS", 2)
     captions = ["a cat", "a dog on the grass"]
-    made = evaluate.drawn(tmp_path / "weights", model, captions, 3.0, DEVICE)
+    made = evaluate.drawn(tmp_path / "weights", model, captions, 3.0)
     assert "w = 3" in capsys.readouterr().err
     assert made.shape == (2, 3, 128, 128)
     expected = sampling.generate(model, captions, range(2), 3.0, 2)
@@ -187,14 +206,14 @@ def test_an_interrupted_evaluation_keeps_what_was_drawn(model, tmp_path, monkeyp
         raise AssertionError("drawn again")
 
     monkeypatch.setattr(sampling, "generate", refused)
-    assert torch.equal(evaluate.drawn(tmp_path / "weights", model, captions, 3.0, DEVICE), made)
+    assert torch.equal(evaluate.drawn(tmp_path / "weights", model, captions, 3.0), made)
     for captions_, w, folder in (
         (captions, 4.0, "weights"),
         (["a cat"], 3.0, "weights"),
         (captions, 3.0, "others"),
     ):
         with pytest.raises(AssertionError, match="drawn again"):
-            evaluate.drawn(tmp_path / folder, model, captions_, w, DEVICE)
+            evaluate.drawn(tmp_path / folder, model, captions_, w)
 
 
 def test_weights_tell_model_folders_apart(tmp_path):
@@ -204,6 +223,72 @@ def test_weights_tell_model_folders_apart(tmp_path):
     (tmp_path / "b" / "README.md").write_text("A card.")
     prints = [evaluate.fingerprint(tmp_path / name) for name in "abc"]
     assert prints[0] == prints[1] != prints[2]
+
+
+@needs_font
+def test_a_folder_is_packaged_evaluated_and_its_card_tells_of_just_its_weights(batches, tmp_path, monkeypatch):
+    trainer = _trainer()
+    for _ in range(2):
+        trainer.update(*batches(trainer.step))
+    trainer.aligned = 4
+    trainer.save_averaged(tmp_path / "denoiser")
+    torch.manual_seed(0)
+    small = AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
+    )
+    small.save_pretrained(tmp_path / "autoencoder")
+    Verifier(verifier.labels(), (8, 8, 16, 16), 12).save(tmp_path / "verifier")
+    (tmp_path / "verifier" / "README.md").write_text("Of the judge.")
+    monkeypatch.setattr(package, "SHEET_PICTURES", 2)
+    monkeypatch.setattr(evaluate, "STEPS", 2)
+    monkeypatch.setattr(evaluate, "SCALES", (0.0, 4.0))
+    folder = tmp_path / "packaged"
+
+    def called(main, *options):
+        monkeypatch.setattr("sys.argv", ["x", "--work", str(tmp_path), "--threads", "1", *map(str, options)])
+        main()
+        return (folder / "README.md").read_text()
+
+    card = called(package.main, "--out", folder)
+    assert "Not evaluated yet." in card and "features were drawn towards its own" in card
+    few = ("--prompts", 4, "--sweep-prompts", 2, "--sweep-pictures", 2)
+    called(evaluate.main, "--model", folder, *few)
+    numbers = json.loads((tmp_path / "evaluation.json").read_text())["numbers"]
+    assert set(numbers) >= {"noun", "all", "ceiling_all", "psnr", "seconds_per_picture", "megabytes"}
+    # The folder may bring its own judge, with what is said of it.
+    card = called(package.main, "--out", folder, "--verifier", folder / "verifier")
+    assert "4 held-out prompts" in card and "Short of its aims" in card
+    assert (folder / "verifier" / "README.md").read_text() == "Of the judge."
+    assert len(StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).unet.state_dict()) > 10
+    trainer.update(*batches(trainer.step))
+    trainer.save_averaged(tmp_path / "denoiser")
+    assert "Not evaluated yet." in called(package.main, "--out", folder)
+
+
+def test_scenes_that_were_not_all_drawn_are_drawn_again(tmp_path, monkeypatch):
+    (tmp_path / "some.jsonl").write_text("")
+    np.save(tmp_path / "some.npy", np.zeros((2, 1), np.uint8))
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "tqdm", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        data.render(tmp_path, "some", 0, 3, 1)
+    assert not (tmp_path / "some.jsonl").exists()
+
+
+def test_latents_with_pairs_that_are_kept_from_training_are_refused(tmp_path):
+    rng = random.Random(0)
+    for novel in (False, True):
+        truths = [scenes.sample(rng), scenes.sample(rng, novel)]
+        (tmp_path / "000.jsonl").write_text("".join(json.dumps(t.to_json()) + "\n" for t in truths))
+        np.save(tmp_path / "000.npy", np.zeros((2, 4, 16, 16), np.float16))
+        if novel:
+            with pytest.raises(ValueError, match="kept from training"):
+                latents.load(tmp_path)
+        else:
+            assert latents.load(tmp_path)[1] == truths
 
 
 def test_the_exported_vocabulary_is_the_tokenizers():

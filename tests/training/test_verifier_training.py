@@ -77,7 +77,10 @@ def test_the_grid_of_pixel_art_is_seen_at_its_borders():
 def test_verdicts_cover_what_the_caption_asks_and_nothing_else(model):
     scene = Scene((Thing("cat", colour="red"), Thing("hat")), "grass", "wearing", background_named=False)
     (verdict,) = verifier.check(model, torch.zeros(1, 3, 128, 128), [scene])
-    assert set(verdict) == {"noun", "colour", "count", "relation"}
+    assert set(verdict) == {"noun", "colour", "single", "relation"}
+    scene = Scene((Thing("cat", count=2), Thing("hat")), "grass", "beside", background_named=False)
+    (verdict,) = verifier.check(model, torch.zeros(1, 3, 128, 128), [scene])
+    assert set(verdict) == {"noun", "count", "relation"}
 
 
 def test_summary_counts_each_attribute_where_it_is_asked():
@@ -106,11 +109,19 @@ def test_prompts_are_what_the_evaluation_promises(monkeypatch):
     made = evaluate.prompts()
     assert len(made) == 500
     shares = evaluate.composition(made)
-    assert shares["two nouns"] >= 0.4
-    assert shares["style"] >= 0.2
+    assert all(shares[name] >= least for name, least in evaluate.SHARES.items())
     assert shares["novel"] == 0.2
     for i, example in enumerate(made):
         assert scenes.is_novel(example.scene) == (i % evaluate.NOVEL_EVERY == 0)
+
+
+def test_shortfalls_are_named_with_their_size():
+    numbers = evaluate.TARGETS | {"psnr": 32.0}
+    ceiling = dict.fromkeys(verifier.ATTRIBUTES, 0.98)
+    assert evaluate.short(numbers, ceiling) == []
+    less = evaluate.short(numbers | {"noun": 0.5, "count": float("nan"), "psnr": 30.0}, ceiling | {"style": 0.9})
+    assert less[0] == "noun 50.0 % of 90.0 %" and less[1].startswith("count nan")
+    assert less[2:] == ["round trip 30.0 dB of 32 dB", "the verifier's own style on real scenes 90.0 % of 97.0 %"]
 
 
 def test_diversity_is_zero_for_equal_pictures_and_one_for_unrelated_ones(model):
