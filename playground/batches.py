@@ -53,6 +53,8 @@ class Batches:
             parts.clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            elif torch.backends.mps.is_available():
+                torch.mps.empty_cache()
             if step == 1:
                 # Not even one row: that tells of this moment, and nothing of how many fit when it is over.
                 self.limit = None

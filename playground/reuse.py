@@ -141,6 +141,13 @@ class Prefixes:
                 del self._kept[old]
                 self._held -= self._sizes.pop(old)
 
+    def clear(self) -> None:
+        """Let go of all steps."""
+        with self._lock:
+            self._kept.clear()
+            self._sizes.clear()
+            self._held = 0
+
 
 def nbytes(value: Any) -> int:
     """Memory of all tensors inside nested tuples, lists, dictionaries and dataclasses."""

@@ -25,7 +25,7 @@ from playground.backend.events import FINAL, Event, Failed, Note, Outcome, Previ
 from playground.backend.guides import Guides
 from playground.backend.runners import Desk, Work, runner_of
 from playground.devices import Device, choose_device, usual_threads
-from playground.errors import Busy, Ended, ModelError, PlaygroundError, TooLarge, is_out_of_memory
+from playground.errors import Busy, Ended, ModelError, OutOfMemory, PlaygroundError, TooLarge, is_out_of_memory
 from playground.guidance import RULES
 from playground.images.models import BUNDLED, TextToImageModel, load_model
 from playground.plane.learned import Trainings
@@ -290,11 +290,12 @@ class Backend:
             if self._closing:
                 raise Busy("The playground is closing.")
             older = self._runs.get((visitor, slot))
-            if older is not None:
-                self._stop(older)
-            if len(self._waiting) >= self.max_queue:
+            if len(self._waiting) - (older in self._waiting) >= self.max_queue:
+                # Before the older one is stopped: whoever is refused keeps what runs.
                 runs = "1 run is" if self.max_queue == 1 else f"{self.max_queue} runs are"
                 raise Busy(f"{runs} waiting already; try again in a moment.")
+            if older is not None:
+                self._stop(older)
             job = _Run(recipe, visitor, slot, next(self._number))
             self._runs[visitor, slot] = job
             self._waiting.append(job)
@@ -457,7 +458,9 @@ class Backend:
                             self._waiting.append(job)
                         return
         except PlaygroundError as error:
-            final = Failed(str(error))
+            if isinstance(error, OutOfMemory):
+                self._prefixes.clear()  # the steps of earlier runs lie on the device, too
+            final = Failed(str(error), again=isinstance(error, Busy | OutOfMemory))
         except Exception as error:
             # Neither the recipe nor the error's own message, which may quote it: nothing that a visitor
             # typed belongs in the log.

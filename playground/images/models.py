@@ -37,6 +37,8 @@ from playground.schedules import Discrete, Linear, schedule_of_checkpoint
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUNDLED = "emoji"
+REMEMBERED = 2**25
+"""Bytes that the token states of prompts seen lately take at most, for each text encoder."""
 
 _KINDS: dict[str, Kind] = {
     "epsilon": "eps",
@@ -188,8 +190,10 @@ class TextEncoder:
             dtype = self.device.dtype
             self._cache[prompt] = states[0].to(dtype), None if vector is None else vector[0].to(dtype)
         result = [self._cache[p] for p in prompts]
-        while len(self._cache) > self._remember:
-            self._cache.popitem(last=False)
+        # A large encoder's states are megabytes a prompt, and lie on the device.
+        sizes = {p: sum(part.nbytes for part in read if part is not None) for p, read in self._cache.items()}
+        while self._cache and (len(self._cache) > self._remember or sum(sizes.values()) > REMEMBERED):
+            del sizes[self._cache.popitem(last=False)[0]]
         return result
 
 

@@ -249,11 +249,11 @@ def run(
             yield Progress(event.step + 1, steps, count, x0)
         since = time.perf_counter()
     assert isinstance(event, Finished)
-    pictures = model.autoencoder.decode(event.x)
+    pictures = model.autoencoder.decode(event.x).cpu()  # a GPU has only been told to, until its answer is here
     decoding = time.perf_counter() - since
     spent += decoding
     latents = event.x.float().cpu()
-    yield Generated(recipe, latents, pictures.cpu(), trace, event.count, spent, decoding, len(done))
+    yield Generated(recipe, latents, pictures, trace, event.count, spent, decoding, len(done))
 
 
 def generate(

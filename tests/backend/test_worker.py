@@ -277,6 +277,34 @@ def test_a_full_queue_refuses_with_a_sentence(make_backend, hands):
     assert isinstance(list(backend.run(tiny(seed=2), "dora"))[-1], Result)
 
 
+def test_whoever_is_refused_keeps_what_runs(make_backend, hands):
+    backend = make_backend(max_queue=1)
+    hand = hands(backend)
+    hand.hold()
+    mine = Reader(backend.run(tiny(), "ann"))
+    hand.wait_for_call(1)
+    other = Reader(backend.run(tiny(seed=1), "bob"))
+    other.wait_for(Queued)
+    (refused,) = backend.run(tiny(seed=2), "ann")
+    assert isinstance(refused, Failed) and refused.again
+    # A run that waits itself makes room for the one that takes its place.
+    newer = Reader(backend.run(tiny(seed=3), "bob"))
+    newer.wait_for(Queued)
+    hand.let_go()
+    assert isinstance(mine.final, Result) and isinstance(other.final, Stopped) and isinstance(newer.final, Result)
+
+
+def test_what_memory_forbids_may_go_well_in_a_moment(backend, hand):
+    assert isinstance(list(backend.run(tiny(steps=4)))[-1], Result)
+    assert backend._prefixes.nbytes > 0
+    hand.change = out_of_memory_above(0)
+    failed = list(backend.run(tiny(seed=1)))[-1]
+    assert isinstance(failed, Failed) and failed.again and is_a_sentence(failed.text)
+    assert backend._prefixes.nbytes == 0  # earlier runs' steps lie on the device, too
+    hand.change = out_of_memory_above(99)
+    assert isinstance(list(backend.run(tiny(seed=1)))[-1], Result)
+
+
 def test_twenty_visitors_each_get_their_own(backend, models):
     def visit(seed: int):
         return list(backend.run(tiny(seed=seed, steps=2), f"visitor {seed}"))[-1]

@@ -177,6 +177,17 @@ def test_only_the_last_prompts_are_remembered(counted):
     assert network.calls == 5
 
 
+def test_what_is_remembered_takes_no_more_than_its_room(counted, monkeypatch):
+    text, network = counted
+    size = text.encode(["cat"]).nbytes
+    monkeypatch.setattr("playground.images.models.REMEMBERED", 2 * size)
+    assert len(text.encode(["cat", "dog", "red"])) == 3 and network.calls == 3
+    text.encode(["red", "dog"])
+    assert network.calls == 3
+    text.encode(["cat"])
+    assert network.calls == 4
+
+
 def test_more_prompts_than_are_remembered_are_all_encoded(counted):
     text, _ = counted
     assert len(text.encode(["a", "red", "green", "cat", "dog"])) == 5
