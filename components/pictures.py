@@ -113,9 +113,12 @@ def follow_rule(c: Components, more: More, formula: gr.Markdown, backend: Backen
     """What belongs to a guidance rule is shown, and to no other."""
 
     def chosen(rule: str) -> dict[Any, Any]:
-        own = {c[field]: gr.update(visible=belongs == rule) for field, belongs in PARAMETERS.items()}
+        own: dict[Any, Any] = {
+            c[field]: gr.update(visible=belongs == rule) for field, belongs in PARAMETERS.items()
+        }
         if weak_model is not None:
-            own |= {weak_model: gr.update(visible=RULES[rule].weak), more.hindrance: lines(hindered(backend, rule))}
+            own[weak_model] = gr.update(visible=RULES[rule].weak)
+            own[more.hindrance] = lines(hindered(backend, rule))
         return {**own, formula: rule_panel(rule)}
 
     weak_model = c.get("weak_model")

@@ -120,11 +120,11 @@ In every layer, a place $i$ of the picture asks the words: $A_{ij} = \operatorna
 Where words attend decides where things are, so the edited picture keeps its layout if it attends where the source
 did (Hertz et al. 2022):
 
-$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{in the first part of the steps} \\
-A^{\text{edit}}_t & \text{after it} \end{cases}$$
+$$A^*_t = \begin{cases} A^{\text{source}}_t M & \text{in the first steps} \\
+A^{\text{edit}}_t & \text{in the others} \end{cases}$$
 
-The first part is the cross-attention fraction. $M$ says which source token an edited token reads. Words that are
-new keep their own attention (refine). A word's weight $a_j$ scales its attention in all steps,
+How many are the first is the cross-attention fraction. $M$ says which source token an edited token reads. Words
+that are new keep their own attention (refine). A word's weight $a_j$ scales its attention in all steps,
 $A^*_{ij} \leftarrow a_j A^*_{ij}$. Self-attention, place to place, can be the source's as well: it holds layout and
 shape. With a **local blend** the edit stays the source wherever neither's chosen words attend; their maps are
 averaged over the steps so far, and it acts after the first fifth.
@@ -275,7 +275,7 @@ def attention_value(result: Prompted, model: TextToImageModel, token: str) -> di
     rows = []
     for i, (title, own) in enumerate(zip(row_titles(result.recipe), tokens, strict=True)):
         told = readings(edits[i - 1].alignment, tokens[0]) if i else {}
-        chips = [{"text": t.text, "kind": t.kind} for t in own if t.kind != "padding"]
+        chips: list[dict[str, Any]] = [{"text": t.text, "kind": t.kind} for t in own if t.kind != "padding"]
         for k, what in told.items():
             chips[k] |= {"fresh": what.startswith("new"), "reads": what}
             if not chips[k]["fresh"]:
@@ -343,12 +343,14 @@ def sheet(views: PromptViews, backend: Backend, query: Mapping[str, str]) -> She
     value = attention_value(result, model, "run")
     maps, count, grids = views.packed(ROOM // 2)
     steps = len(result.trace)
-    value["steps"], note = count, [silent(result)]
+    value["steps"], of_maps = count, [silent(result)]
     if count < steps:
-        note.append(f"To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps.")
+        of_maps.append(
+            f"To keep the file small, each of its {count} maps is a mean over {steps / count:.3g} steps."
+        )
     if len(grids) < len(value["grids"]):
-        note.append("Maps of finer grids are left out.")
-    value |= {"note": " ".join(filter(None, note)), "grids": [f"{h}x{w}" for h, w in grids]}
+        of_maps.append("Maps of finer grids are left out.")
+    value |= {"note": " ".join(filter(None, of_maps)), "grids": [f"{h}x{w}" for h, w in grids]}
     parts = [Part("Where every word attends", Attention, value)]
     urls = {row["url"] for row in value["rows"]}
     if result.alignments:
@@ -495,7 +497,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def reaching(most: int, now: float, **options: Any) -> gr.Slider:
         """A slider over the pictures of a run. What is beyond them is taken back; what is not stays in its hand."""
-        return gr.Slider(maximum=max(2, most), **options, **({"value": most} if now > most else {}))
+        if now > most:
+            options["value"] = most
+        return gr.Slider(maximum=max(2, most), **options)
 
     def nothing_aligned(why: str) -> dict[Any, Any]:
         return {aligned: lines(why), matrix: None}

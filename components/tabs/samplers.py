@@ -477,7 +477,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
                 [(str(b), b) for b in BUDGETS],
                 value=list(default.budgets),
                 label="budgets",
-                info="model calls, or steps, of a picture; one row for each",
+                info="model calls, or steps, of a picture",
                 elem_id="samplers-budgets",
             )
             c["equal"] = control(Comparison, "equal")
