@@ -41,6 +41,17 @@ Noise = Callable[[int], Tensor]
 """noise(k) is the k-th standard normal draw of this step, shaped like x."""
 
 
+def exponential(schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
+    """x at s if x0 were constant from t to s: sigma_s/sigma_t x - alpha_s (exp(-h) - 1) x0.
+
+    h = lambda_s - lambda_t with lambda = log(alpha/sigma); the solution that all DPM-Solver++ methods
+    correct (Lu et al. 2022, DPM-Solver++, eq. 9). At sigma_s = 0 this is x0, at h infinite as well.
+    """
+    ratio = schedule.sigma(s) / schedule.sigma(t)
+    # alpha_s exp(-h) = alpha_t sigma_s / sigma_t, which stays finite at both ends of the path.
+    return rows(ratio, x) * x + rows(schedule.alpha(s) - ratio * schedule.alpha(t), x) * x0
+
+
 class Variable:
     """Coordinates (y, tau) in which the flow ODE reads dy/dtau = slope, with x = scale(t) y."""
 
@@ -157,8 +168,7 @@ class InSNR(Variable):
 
     def advance(self, x, t, s, slope):
         # The same line, written so that it also reaches sigma = 0, where tau is infinite and the scale 0.
-        ratio = self.schedule.sigma(s) / self.schedule.sigma(t)
-        return rows(ratio, x) * x + rows(self.schedule.alpha(s) - ratio * self.schedule.alpha(t), x) * slope
+        return exponential(self.schedule, x, t, s, slope)
 
     def evaluable(self, t):  # tau is infinite at sigma = 0
         return super().evaluable(t) and float(self.schedule.sigma(t)) > 0
@@ -382,17 +392,6 @@ class RK4(Solver):
             return v.advance(x, t, s, (k1 + 2 * k2 + 2 * k3 + k4) / 6), None
         k1, k2, k3 = slopes
         return v.advance(x, t, s, (2 * k1 + 3 * k2 + 4 * k3) / 9), None
-
-
-def exponential(schedule: Schedule, x: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Tensor:
-    """x at s if x0 were constant from t to s: sigma_s/sigma_t x - alpha_s (exp(-h) - 1) x0.
-
-    h = lambda_s - lambda_t with lambda = log(alpha/sigma); the solution that all DPM-Solver++ methods
-    correct (Lu et al. 2022, DPM-Solver++, eq. 9). At sigma_s = 0 this is x0, at h infinite as well.
-    """
-    ratio = schedule.sigma(s) / schedule.sigma(t)
-    # alpha_s exp(-h) = alpha_t sigma_s / sigma_t, which stays finite at both ends of the path.
-    return rows(ratio, x) * x + rows(schedule.alpha(s) - ratio * schedule.alpha(t), x) * x0
 
 
 class DPMSolverPP2M(Solver):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from playground.images.reading import shows
 from playground.images.verifier import Features, Labels, Verifier
 from training import common, data, scenes, world
 from training.muon import MuonAndAdam
@@ -115,10 +116,10 @@ def check(
 ) -> list[dict[str, bool]]:
     """For each picture, whether the verifier reads what its caption says; attributes not spoken of are left out.
 
-    ``noun``: the nouns asked for are the most probable ones, and each more likely there than not. ``colour``,
-    ``count`` and ``single``: right for every thing. ``relation``: right for the pair. Numbers and colours are asked
-    of the noun they belong to, so a colour on the wrong thing is wrong. ``count`` is asked where there shall be two
-    or three of something, ``single`` where there shall be one of each: a model that cannot count gets this right.
+    ``noun``: the picture `shows` those asked for, as the page reads them. ``colour``, ``count`` and ``single``:
+    right for every thing. ``relation``: right for the pair. Numbers and colours are asked of the noun they
+    belong to, so a colour on the wrong thing is wrong. ``count`` is asked where there shall be two or three of
+    something, ``single`` where there shall be one of each: a model that cannot count gets this right.
     """
     device = next(model.parameters()).device
     verdicts = []
@@ -134,9 +135,7 @@ def check(
         background = model.background_logits(seen).argmax(-1).cpu()
         style = model.style_logits(seen).argmax(-1).cpu()
         for i, scene in enumerate(part):
-            asked = true.present[i].nonzero()[:, 0]
-            most = nouns[i].topk(len(asked)).indices
-            verdict = {"noun": set(most.tolist()) == set(asked.tolist()) and bool((nouns[i][asked] > 0).all())}
+            verdict = {"noun": shows(nouns[i], true.present[i].nonzero()[:, 0].tolist())}
             named = [slot for slot, thing in enumerate(scene.things) if thing.colour]
             if named:
                 verdict["colour"] = all(colours[i, slot] == true.colours[i, slot] for slot in named)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,12 +103,19 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' and not words.startswith('uni') else 'a'} {words}"
 
 
+def shows(nouns: Tensor, wanted: Iterable[int]) -> bool:
+    """Whether a picture's noun logits [N] say that these are in it: they are the most probable ones, and each is
+    more likely there than not."""
+    asked = sorted(set(wanted))
+    return sorted(nouns.topk(len(asked)).indices.tolist()) == asked and bool((nouns[asked] > 0).all())
+
+
 @torch.no_grad()
 def read(verifier: Verifier, pictures: Tensor, asked: Sequence[Ask]) -> list[dict[str, bool]]:
     """For each picture [B, 3, H, W] in [-1, 1], whether the verifier reads what was asked, by attribute.
 
-    noun: those asked for are the most probable ones, each more likely there than not. colour, relation: of the
-    thing they were asked of. count: one of the first. place: where it was asked for.
+    noun: `shows` them. colour, relation: of the thing they were asked of. count: one of the first. place: where it
+    was asked for.
     """
     verdicts = []
     labels = verifier.labels
@@ -123,9 +130,7 @@ def read(verifier: Verifier, pictures: Tensor, asked: Sequence[Ask]) -> list[dic
         relations = verifier.relation_logits(seen, *slots).argmax(-1)
         backgrounds = verifier.background_logits(seen).argmax(-1)
         for i, ask in enumerate(part):
-            wanted = {labels.nouns.index(n) for n in ask.nouns}
-            most = set(nouns[i].topk(len(wanted)).indices.tolist())
-            verdict = {"noun": most == wanted and bool((nouns[i][list(wanted)] > 0).all())}
+            verdict = {"noun": shows(nouns[i], map(labels.nouns.index, ask.nouns))}
             if ask.colour:
                 verdict["colour"] = int(colours[i]) == 1 + labels.colours.index(ask.colour)
             if 1 in labels.counts:
