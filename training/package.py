@@ -22,6 +22,17 @@ from training import common, denoiser, evaluate, sampling, scenes, world
 SHARD = "14MB"  # the last tensor that fits may pass the mark by its header; 15 MB is the most
 LARGEST = 40  # megabytes: the folder is part of the repository
 SHEET_PICTURES = 64
+FIGURES = "evaluation.json"
+
+EXAMPLES = (
+    "a cat on the grass",
+    "a red car on the beach",
+    "a castle next to a river",
+    "a rocket in space",
+    "two apples on a white background",
+    "a house in the very snowy mountains",
+)
+"""Prompts that the page offers, of the kinds of scenes there are."""
 
 CARD = """\
 # Emoji scenes: a text-to-image model for two CPU cores
@@ -73,8 +84,9 @@ beyond it.
 
 
 def vocabulary() -> dict[str, object]:
-    """What ``vocabulary.json`` holds: words by kind, and the plural of each noun."""
-    return {"words": scenes.vocabulary(), "plurals": {n: scenes.plural(n) for n in scenes.COMMON_NOUNS}}
+    """What ``vocabulary.json`` holds: words by kind, the plural of each noun, and prompts to begin with."""
+    plurals = {n: scenes.plural(n) for n in scenes.COMMON_NOUNS}
+    return {"words": scenes.vocabulary(), "plurals": plurals, "examples": EXAMPLES}
 
 
 def plainly_loaded(folder: Path) -> None:
@@ -86,11 +98,12 @@ def plainly_loaded(folder: Path) -> None:
 
 
 def _evaluation(work: Path, folder: Path) -> str:
-    """What was measured of just these weights."""
+    """What was measured of just these weights; the figures alone are put into the folder, too."""
     path = work / "evaluation.json"
     report = json.loads(path.read_text()) if path.exists() else {}
     if report.get("weights") != evaluate.fingerprint(folder):
         return "Not evaluated yet."
+    (folder / FIGURES).write_text(json.dumps(report["numbers"]) + "\n")
     numbers = report["numbers"]
     return (
         f"{report['prompts']} held-out prompts, w = {evaluate.GUIDANCE:g}, {evaluate.STEPS} steps:\n\n"

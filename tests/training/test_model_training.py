@@ -258,6 +258,7 @@ def test_a_folder_is_packaged_evaluated_and_its_card_tells_of_just_its_weights(b
     # The folder may bring its own judge, with what is said of it.
     card = called(package.main, "--out", folder, "--verifier", folder / "verifier")
     assert "4 held-out prompts" in card and "Short of its aims" in card
+    assert json.loads((folder / package.FIGURES).read_text()) == numbers
     assert (folder / "verifier" / "README.md").read_text() == "Of the judge."
     assert len(StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).unet.state_dict()) > 10
     trainer.update(*batches(trainer.step))
@@ -289,6 +290,11 @@ def test_latents_with_pairs_that_are_kept_from_training_are_refused(tmp_path):
                 latents.load(tmp_path)
         else:
             assert latents.load(tmp_path)[1] == truths
+
+
+def test_the_examples_are_of_known_words():
+    ids = text.build_tokenizer().get_vocab()
+    assert all(word in ids for prompt in package.EXAMPLES for word in prompt.split())
 
 
 def test_the_exported_vocabulary_is_the_tokenizers():
