@@ -74,15 +74,17 @@ def test_compute_runs_on_the_worker_between_two_evaluations(backend):
 
 def test_a_learned_field_is_trained_first_and_goes_on_where_it_stopped(backend):
     recipe = SMALL.but(field="learned", width=8, depth=1, batch=16, train_steps=100, target="three")
-    running = backend.run(recipe, "ann")
-    reports = [e.value for e in running if isinstance(e, Preview) and isinstance(e.value, Training)]
-    assert reports[-1].step == 100 and reports[0].floor > 0
+    *events, last = backend.run(recipe, "ann")
+    # A slow reader misses some of them.
+    reports = [e.value for e in events if isinstance(e, Preview) and isinstance(e.value, Training)]
+    assert reports[0].floor > 0 and {r.step for r in reports} <= {25, 50, 75, 100}
+    assert [s for s, _, _ in last.value.history] == [25, 50, 75, 100]
     # Another solver, and more updates: only what is missing is trained.
     *events, last = backend.run(recipe.but(solver="euler"), "ann")
     assert not any(isinstance(e.value, Training) for e in events) and isinstance(last, Result)
     events = list(backend.run(recipe.but(train_steps=125), "ann"))
     steps = [e.value.step for e in events if isinstance(e, Preview) and isinstance(e.value, Training)]
-    assert steps == [125]
+    assert set(steps) <= {125}
     assert [s for s, _, _ in events[-1].value.history] == [25, 50, 75, 100, 125]
     alone = flow(recipe.but(train_steps=125))
     torch.testing.assert_close(events[-1].value.frames, alone.frames, rtol=0, atol=1e-4)

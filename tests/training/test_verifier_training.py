@@ -116,12 +116,14 @@ def test_prompts_are_what_the_evaluation_promises(monkeypatch):
 
 
 def test_shortfalls_are_named_with_their_size():
-    numbers = evaluate.TARGETS | {"psnr": 32.0}
+    numbers = evaluate.TARGETS | {"psnr": 32.0, "seconds_per_picture": 1.0}
     ceiling = dict.fromkeys(verifier.ATTRIBUTES, 0.98)
     assert evaluate.short(numbers, ceiling) == []
-    less = evaluate.short(numbers | {"noun": 0.5, "count": float("nan"), "psnr": 30.0}, ceiling | {"style": 0.9})
+    worse = numbers | {"noun": 0.5, "count": float("nan"), "psnr": 30.0, "seconds_per_picture": 1.5}
+    less = evaluate.short(worse, ceiling | {"style": 0.9})
     assert less[0] == "noun 50.0 % of 90.0 %" and less[1].startswith("count nan")
-    assert less[2:] == ["round trip 30.0 dB of 32 dB", "the verifier's own style on real scenes 90.0 % of 97.0 %"]
+    assert less[2:4] == ["round trip 30.0 dB of 32 dB", "1.50 s a picture instead of 1 s"]
+    assert less[4:] == ["the verifier's own style on real scenes 90.0 % of 97.0 %"]
 
 
 def test_diversity_is_zero_for_equal_pictures_and_one_for_unrelated_ones(model):
