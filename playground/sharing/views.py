@@ -145,8 +145,8 @@ def stacked(pictures: Sequence[Image.Image | None], tile: int) -> Image.Image:
 
 
 def beside(pictures: Sequence[Image.Image], tile: int, gap: int = 4) -> Image.Image:
-    """Small pictures side by side in rows of four at most, enlarged without smoothing."""
-    columns = min(4, len(pictures))
+    """Small pictures side by side in rows of four, many in rows of eight, enlarged without smoothing."""
+    columns = min(4 if len(pictures) <= 16 else 8, len(pictures))
     lines = -(-len(pictures) // columns)
     sheet = Image.new("LA", (columns * (tile + gap) - gap, lines * (tile + gap) - gap))
     for i, picture in enumerate(pictures):
