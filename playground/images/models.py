@@ -181,6 +181,7 @@ class TextEncoder:
             if prompt in self._cache:
                 self._cache.move_to_end(prompt)
                 continue
+            self._forget(prompts)
             ids = self._context(prompt, return_tensors="pt").input_ids
             # One prompt a call: a prompt's states then do not depend on its neighbours, not even by rounding.
             more = {} if self._layer is None else {"output_hidden_states": True}
@@ -189,12 +190,18 @@ class TextEncoder:
             vector = getattr(out, "text_embeds", None)
             dtype = self.device.dtype
             self._cache[prompt] = states[0].to(dtype), None if vector is None else vector[0].to(dtype)
-        result = [self._cache[p] for p in prompts]
-        # A large encoder's states are megabytes a prompt, and lie on the device.
-        sizes = {p: sum(part.nbytes for part in read if part is not None) for p, read in self._cache.items()}
-        while self._cache and (len(self._cache) > self._remember or sum(sizes.values()) > REMEMBERED):
-            del sizes[self._cache.popitem(last=False)[0]]
-        return result
+        return [self._cache[p] for p in prompts]
+
+    def _forget(self, but: Sequence[str]) -> None:
+        """Make room for one more prompt: those that were read longest ago go first. What is asked for now stays,
+        however much it is: a run asks for the same prompts in every step."""
+        held = sum(part.nbytes for read in self._cache.values() for part in read if part is not None)
+        room = held / max(1, len(self._cache))  # all prompts take the same
+        for old in [p for p in self._cache if p not in but]:
+            if len(self._cache) < self._remember and held + room <= REMEMBERED:
+                break
+            del self._cache[old]
+            held -= room
 
 
 class Text(Protocol):

@@ -179,13 +179,23 @@ def test_only_the_last_prompts_are_remembered(counted):
 
 def test_what_is_remembered_takes_no_more_than_its_room(counted, monkeypatch):
     text, network = counted
-    size = text.encode(["cat"]).nbytes
-    monkeypatch.setattr("playground.images.models.REMEMBERED", 2 * size)
-    assert len(text.encode(["cat", "dog", "red"])) == 3 and network.calls == 3
-    text.encode(["red", "dog"])
-    assert network.calls == 3
+    monkeypatch.setattr("playground.images.models.REMEMBERED", 2 * text.encode(["cat"]).nbytes)
+    text.encode(["dog"])
     text.encode(["cat"])
+    assert network.calls == 2
+    text.encode(["red"])  # in the place of "dog"
+    text.encode(["cat"])
+    assert network.calls == 3
+    text.encode(["dog"])
     assert network.calls == 4
+
+
+def test_what_a_run_asks_for_in_every_step_is_read_once(counted, monkeypatch):
+    text, network = counted
+    monkeypatch.setattr("playground.images.models.REMEMBERED", 1)
+    for _ in range(3):
+        assert len(text.encode(["a", "red", "green", "cat", "dog"])) == 5
+    assert network.calls == 5
 
 
 def test_more_prompts_than_are_remembered_are_all_encoded(counted):
