@@ -195,7 +195,7 @@ class TextEncoder:
     def _forget(self, but: Sequence[str]) -> None:
         """Make room for one more prompt: those that were read longest ago go first. What is asked for now stays,
         however much it is: a run asks for the same prompts in every step."""
-        held = sum(part.nbytes for read in self._cache.values() for part in read if part is not None)
+        held = float(sum(part.nbytes for read in self._cache.values() for part in read if part is not None))
         room = held / max(1, len(self._cache))  # all prompts take the same
         for old in [p for p in self._cache if p not in but]:
             if len(self._cache) < self._remember and held + room <= REMEMBERED:
