@@ -79,22 +79,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "More and less red": {
         "prompt": "a red car on the beach",
         "edits": ("a red car on the beach", "a red car on the beach"),
-        "weights": ((1, 1, -2.0), (2, 1, 5.0)),
+        "weights": ((1, 1, -2.0), (2, 1, 3.0)),
     },
     "More and less snow": {
         "prompt": "a house in the snowy mountains",
         "edits": ("a house in the snowy mountains", "a house in the snowy mountains"),
-        "weights": ((1, 4, -2.0), (2, 4, 5.0)),
+        "weights": ((1, 4, -1.0), (2, 4, 2.0)),
     },
     "More and less stars": {
         "prompt": "a rocket on a starry night",
         "edits": ("a rocket on a starry night", "a rocket on a starry night"),
-        "weights": ((1, 4, -2.0), (2, 4, 5.0)),
+        "weights": ((1, 4, -1.0), (2, 4, 2.0)),
     },
     "More and less rain": {
         "prompt": "a car in the rainy city",
         "edits": ("a car in the rainy city", "a car in the rainy city"),
-        "weights": ((1, 4, -2.0), (2, 4, 5.0)),
+        "weights": ((1, 4, -1.0), (2, 4, 2.0)),
     },
     "Only there: local blend": {
         "prompt": "a cat on the beach",
