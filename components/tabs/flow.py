@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
+from components.arrivals import Arrivals
 from components.charts import errors_against_cost, path_coefficients, training_loss
 from components.controls import control, link_script, marks, own_query
 from components.equations import equations
@@ -741,7 +742,11 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     plane.point(ask, shown, point, **(fast | {"trigger_mode": "multiple"}))
 
-    def shaped(event: gr.EventData) -> Any:
+    shapes, strokes = Arrivals(), Arrivals()
+
+    def shaped(request: gr.Request, event: gr.EventData) -> Any:
+        if not shapes.note(request.session_hash, event._data.get("number")):
+            return gr.skip()
         try:
             return {c["mixture"]: encode_mixture([tuple(row) for row in event._data["components"]]), error: ""}
         except PlaygroundError as problem:
@@ -749,7 +754,9 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         except (KeyError, TypeError):
             return gr.skip()
 
-    def drawn(event: gr.EventData) -> Any:
+    def drawn(request: gr.Request, event: gr.EventData) -> Any:
+        if not strokes.note(request.session_hash, event._data.get("number")):
+            return gr.skip()
         try:
             rows = event._data["points"]
             if not rows:
@@ -869,6 +876,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def left(request: gr.Request) -> None:
         live.forget(request.session_hash or "")
         shelf.forget(request.session_hash)
+        for arrivals in (shapes, strokes):
+            arrivals.forget(request.session_hash)
 
     page.unload(left)
     return controls

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from components.arrivals import Arrivals
 from components.charts import alignment_matrix
 from components.controls import control, listed, mark_script, own_query
 from components.media import Media
@@ -611,15 +612,13 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     reread = [*prompts_changed, c["method"].change, look.input, look.release]
     gr.on(reread, align_now, [look, *controls], [aligned, matrix], trigger_mode="always_last", **FAST)
 
-    newest: dict[str, int] = {}  # per visitor, the number of the newest edit that has arrived
+    touches = Arrivals()
 
     def edited(request: gr.Request, event: gr.EventData) -> Any:
         """A slider of a word has moved. What a browser sends is not trusted: the recipe reads it."""
-        data, visitor = event._data, request.session_hash or ""
-        number = data["number"] if isinstance(data.get("number"), int) else 0
-        if number < newest.get(visitor, 0):
+        data = event._data
+        if not touches.note(request.session_hash, data.get("number")):
             return gr.skip()
-        newest[visitor] = number
         sent = {"weights": data.get("weights"), "own_cross": data.get("fractions"), "blend": data.get("blend")}
         return {c[name]: json.dumps(value) if value else "" for name, value in sent.items()}
 
@@ -733,7 +732,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
         shelf.forget(request.session_hash)
-        newest.pop(request.session_hash or "", None)
+        touches.forget(request.session_hash)
 
     page.unload(left)
     return controls

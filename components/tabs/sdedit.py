@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from components.arrivals import Arrivals
 from components.charts import tradeoff_curve, tradeoff_plane
 from components.controls import control, mark_script, marks, own_query
 from components.media import Media, data_url, read_data
@@ -568,12 +569,12 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
         made = dict(zip(NAMES, values, strict=True)) | {"guide": guide, "mask": mask}
         return tuple(made[name] for name in NAMES)
 
-    newest: dict[str, int] = {}  # per visitor, the number of the newest painting that has arrived
+    paintings = Arrivals()
 
     def painted(request: gr.Request, event: gr.EventData, *values: Any) -> Any:
         """What is on the board becomes the guide, and its mask."""
-        visitor, number = request.session_hash or "", int(event._data["number"])
-        newest[visitor] = max(number, newest.get(visitor, 0))
+        visitor, number = request.session_hash or "", event._data.get("number")
+        paintings.note(visitor, number)
         try:
             picture, _ = open_picture(read_data(event._data["picture"]))
             data = event._data["mask"]
@@ -586,7 +587,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             return {refused: lines(str(problem))}
         guide_name = backend.guides.put(picture, visitor)
         mask_name = backend.guides.put(mask, visitor) if mask else ""
-        if newest.get(visitor, 0) > number:
+        if not paintings.current(visitor, number):
             return gr.skip()  # a newer painting is on its way
         runs.announce(request, with_guide(values, guide_name, mask_name))
         return {
@@ -597,7 +598,6 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
             examples: example_tiles(""),
         }
 
-    # Not "always_last": Gradio would run the last event with the data of the first.
     drawn = paint.painted(painted, controls, mine, **(FAST | {"trigger_mode": "multiple"}))
     runs.then_move(drawn)
 
@@ -907,7 +907,7 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
     def left(request: gr.Request) -> None:
         runs.live.forget(request.session_hash or "")
         shelf.forget(request.session_hash)
-        newest.pop(request.session_hash or "", None)
+        paintings.forget(request.session_hash)
 
     page.unload(left)
     return controls

@@ -402,7 +402,8 @@ def build(page: gr.Blocks, opens: Any, backend: Backend, media: Media) -> list[A
 
     def take_axis(axis: str, rule: str) -> list[Any]:
         """Chosen by hand: the usual scales, under the rule whose parameter it is."""
-        return [None, rule_of(axis, rule)]
+        wanted = rule_of(axis, rule)
+        return [None, gr.skip() if wanted == rule else wanted]
 
     taken = c["across"].input(take_axis, [c["across"], c["rule"]], [own_sweep, c["rule"]], **FAST)
     taken.then(run_sweep, swept, [sweep, sweep_button, error], **RUNNING)

@@ -35,7 +35,7 @@ NEEDS_A_CLICK = {"samplers": "#samplers-go"}
 def finished(page: Page, name: str) -> None:
     """Until the run that the link names is on show, to the last of what belongs to it."""
     if name == "samplers":
-        expect(page.locator("#samplers-summary")).to_contain_text("Reference of the ODE")
+        expect(page.locator("#samplers-summary")).to_contain_text("Reference of the ODE", timeout=240_000)
         expect(page.locator("#samplers-errors .plot-container")).to_be_visible()
     elif name == "flow":
         until(lambda: page.evaluate("window.__dp?.['flow-plane']?.flows ?? 0") > 0)

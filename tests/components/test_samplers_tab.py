@@ -168,7 +168,8 @@ def test_a_reference_that_has_not_converged_says_so(model, monkeypatch):
     found = {"ode": converge(recipe.references()["ode"], model)}
     table = measure(compare(recipe, model), found)
     told = trust(table, found)
-    assert "has not converged: after 2 + 4 steps" in told[0] and f"{found['ode'].tolerance:.2%}" in told[0]
+    assert "has not converged: after 2 + 4 steps" in told[0] and f"differ by {found['ode'].gaps[-1]:.2%}" in told[0]
+    assert f"Errors below {found['ode'].tolerance:.2%} mean nothing." in told[0]
     assert "Heun with churn" in told[1] and "Their distributions" in told[1]
     monkeypatch.setitem(AGREEMENT, "ode", 10.0)
     assert "within the tolerance of 1000.0%" in trust(table, found)[0]

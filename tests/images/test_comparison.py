@@ -142,10 +142,12 @@ def test_a_reference_is_refined_until_it_agrees_or_says_that_it_does_not(models,
         made = TextToImage(solver="dpmpp_2m", steps=n, grid="log_snr", w=3)
         ends[n] = generate(made, models["sd1"]).latents[0]
     gaps = [distance(ends[a], ends[b]) for a, b in pairwise(found.steps)]
-    assert found.gaps == pytest.approx(gaps, rel=1e-3) and found.tolerance == found.gaps[-1]
+    assert found.gaps == pytest.approx(gaps, rel=1e-3)
+    # Second order divides a gap by four: one that falls faster has fallen by chance.
+    assert found.tolerance == max(found.gaps[-1], *(gap / 4 for gap in found.gaps[-2:]))
     torch.testing.assert_close(found.latents[0], ends[found.steps[-1]], rtol=1e-4, atol=1e-4)
     assert all(gap > agrees for gap in found.gaps[:-1])
-    assert found.agrees == (found.tolerance <= agrees)
+    assert found.agrees == (found.gaps[-1] <= agrees)
     # Two rows in step cost the longer one's evaluations; each further refinement its own.
     assert found.count.evaluations == sum(found.steps[1:])
     if agrees == 1e-9:
@@ -190,7 +192,7 @@ def test_the_reference_has_converged_and_solvers_approach_it(model):
         few, many = (m.error for m in table if m.cell.solver == solver)
         assert many < 0.5 * few
     # Another method, refined, ends at the same place.
-    other = generate(TextToImage(solver="heun", steps=60, w=2, grid="log_snr"), model)
+    other = generate(TextToImage(solver="heun", steps=100, w=2, grid="log_snr"), model)
     assert distance(other.latents[0], reference.latents[-1]) < 3 * reference.tolerance
 
 

@@ -21,8 +21,8 @@ class Plane(Widget):
 
     Where it stands `alone`, in a saved file, a click asks nobody.
 
-    Events: `point` `{"x", "y"}`, a point that was clicked; `drawn` `{"points": [[x, y, label]]}`;
-    `shaped` `{"components": [...]}`, when a component has been shaped. While one is dragged, flows of it are
-    fetched straight from `url + "live:" + JSON + ".bin"`. What is on show and the time are kept in the address
-    (`#plane=...`), by the browser alone.
+    Events: `point` `{"x", "y"}`, a point that was clicked; `drawn` `{"points": [[x, y, label]], "number": n}`;
+    `shaped` `{"components": [...], "number": n}`, when a component has been shaped; the numbers count what was
+    sent. While one is dragged, flows of it are fetched straight from `url + "live:" + JSON + ".bin"`. What is on
+    show and the time are kept in the address (`#plane=...`), by the browser alone.
     """

@@ -72,7 +72,9 @@ const editing = (() => {
     }
   }
 
-  const tell = () => trigger('drawn', { points: points.map(([x, y, l]) => [round(x), round(y), l]) });
+  let number = 0; // of the messages that were sent: they may arrive in another order
+  const tell = () =>
+    trigger('drawn', { points: points.map(([x, y, l]) => [round(x), round(y), l]), number: ++number });
 
   /** A moving hand gets its flows straight from the server; the page hears of the shape that it leaves. */
   function shape(done) {
@@ -91,7 +93,7 @@ const editing = (() => {
       return;
     }
     told = JSON.stringify(mine);
-    trigger('shaped', { components: mine });
+    trigger('shaped', { components: mine, number: ++number });
   }
 
   /** Whether components that a flow brings are from before the ones told last: those are on their way. */
