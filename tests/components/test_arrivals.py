@@ -1,0 +1,27 @@
+"""Messages that arrive in another order than they were sent in."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from components.arrivals import Arrivals
+
+
+@pytest.mark.parametrize("order", permutations((1, 2, 3)))
+def test_what_counts_in_the_end_is_what_was_sent_last(order: tuple[int, ...]) -> None:
+    arrivals, kept = Arrivals(), 0
+    for number in order:
+        if arrivals.note("ann", number):
+            kept = number
+        assert arrivals.current("ann", 3) and kept == max(order[: order.index(number) + 1])
+    assert not arrivals.current("ann", 2)
+    assert arrivals.note("bob", 1) and arrivals.current("bob", 1)  # counts for himself
+
+
+def test_who_comes_again_begins_anew_and_what_is_no_number_is_first() -> None:
+    arrivals = Arrivals()
+    assert arrivals.note(None, 7) and not arrivals.note(None, "8") and not arrivals.current(None, None)
+    arrivals.forget(None)
+    assert arrivals.note(None, 1)
