@@ -14,7 +14,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "text-to-image": {"steps": 2},
     "sdedit": {"steps": 3},
     "prompt-to-prompt": {"steps": 3, "solver": "euler"},
-    "samplers": {"solvers": '["ddim"]', "budgets": "[2]"},
+    "samplers": {"solvers": '["ddim"]', "budgets": "[2]", "w": 1.0},  # unguided, its reference is there soon
     "flow": {"particles": 200},
 }
 assert set(SMALL) == {recipe.tab for recipe, _ in TABS}, "a tab of the page is not on the tour"
