@@ -6,23 +6,38 @@ So the widget counts its messages (``number`` in the data of the event), and the
 
 from __future__ import annotations
 
+import threading
+
+MOST_VISITORS = 1000
+"""Of whom numbers are kept; those who have been silent longest are forgotten."""
+
+
+def _count(number: object) -> int:
+    return max(0, number) if isinstance(number, int) else 0
+
 
 class Arrivals:
     """The highest number that has arrived, for each visitor."""
 
     def __init__(self) -> None:
         self._newest: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def note(self, visitor: str | None, number: object) -> bool:
         """A message has arrived; whether none with a higher number had. What is no number counts as the first."""
-        told = number if isinstance(number, int) else 0
-        self._newest[visitor or ""] = max(told, self._newest.get(visitor or "", told))
-        return self.current(visitor, told)
+        told, who = _count(number), visitor or ""
+        with self._lock:
+            newest = self._newest[who] = max(told, self._newest.pop(who, 0))
+            while len(self._newest) > MOST_VISITORS:  # who calls without a page never leaves
+                del self._newest[next(iter(self._newest))]
+        return told >= newest
 
     def current(self, visitor: str | None, number: object) -> bool:
         """Whether still none with a higher number has arrived."""
-        return (number if isinstance(number, int) else 0) >= self._newest.get(visitor or "", 0)
+        with self._lock:
+            return _count(number) >= self._newest.get(visitor or "", 0)
 
     def forget(self, visitor: str | None) -> None:
         """The visitor has left."""
-        self._newest.pop(visitor or "", None)
+        with self._lock:
+            self._newest.pop(visitor or "", None)

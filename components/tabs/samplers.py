@@ -373,15 +373,15 @@ def trust(table: list[Measured], references: dict[Kind, Converged]) -> list[str]
         count = f"{' + '.join(map(str, one.steps))} steps"
         coarse, fine = one.steps[-2:]
         gap = f"{coarse} and {fine} steps differ by {one.gaps[-1]:.2%}"
-        useless = f"Errors below {one.tolerance:.2%} mean nothing."
+        floor = f"Errors below {one.tolerance:.2%} mean nothing."
         if one.agrees:
             told.append(
-                f"Reference of the {name}: {count}; {gap}, within the tolerance of {AGREEMENT[kind]:.1%}. {useless}"
+                f"Reference of the {name}: {count}; {gap}, within the tolerance of {AGREEMENT[kind]:.1%}. {floor}"
             )
         else:
             told.append(
                 f"The reference of the {name} has not converged: after {count}, {gap}, and the tolerance is "
-                f"{AGREEMENT[kind]:.1%}. {useless}"
+                f"{AGREEMENT[kind]:.1%}. {floor}"
             )
     if own := dict.fromkeys(SOLVERS[m.cell.solver].title for m in table if not m.compares):
         told.append(

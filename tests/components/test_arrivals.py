@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from components.arrivals import Arrivals
+from components.arrivals import MOST_VISITORS, Arrivals
 
 
 @pytest.mark.parametrize("order", permutations((1, 2, 3)))
@@ -25,3 +25,13 @@ def test_who_comes_again_begins_anew_and_what_is_no_number_is_first() -> None:
     assert arrivals.note(None, 7) and not arrivals.note(None, "8") and not arrivals.current(None, None)
     arrivals.forget(None)
     assert arrivals.note(None, 1)
+
+
+def test_visitors_who_never_leave_do_not_fill_the_memory() -> None:
+    arrivals = Arrivals()
+    for visitor in range(MOST_VISITORS):
+        arrivals.note(str(visitor), 7)
+    arrivals.note("0", 8)  # not silent
+    arrivals.note("new", 1)
+    assert not arrivals.current("0", 7) and not arrivals.current("2", 6)
+    assert arrivals.current("1", 1)  # forgotten
