@@ -3,10 +3,12 @@
     python -m training.denoiser --steps 20000                  # resumes from its checkpoint, if there is one
     python -m training.denoiser --steps 40000 --from FOLDER    # starts from the averaged weights of a model folder
     python -m training.denoiser --align 1 --verifier FOLDER    # with representation alignment, see repa.py
+    python -m training.denoiser --cool 200                     # ends what was trained; it can still be gone on with
 
 v-prediction (Salimans & Ho 2022) under the DDPM linear schedule (Ho et al. 2020; betas 1e-4 to 0.02, 1000 steps).
 The learning rate is constant, so a run can always be continued; what is kept is an average of the weights over
-about the last tenth of the training (Karras et al. 2024, EDM2), which does what annealing would do.
+about the last tenth of the training (Karras et al. 2024, EDM2), or, with ``--cool``, what some more updates at a
+falling rate make of the last ones (Hu et al. 2024, "MiniCPM", section 4).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -205,8 +208,13 @@ class Trainer:
         self.average = common.Average(self.parameters)
         self.levels = alphas_and_sigmas()
 
-    def update(self, *batch: torch.Tensor) -> float:
-        """One optimiser step on a batch of :class:`Batches`; returns the weighted squared error of v."""
+    def update(self, *batch: torch.Tensor, rate: float = 1.0) -> float:
+        """One optimiser step on a batch of :class:`Batches`; returns the weighted squared error of v.
+
+        Args:
+            batch: what :class:`Batches` gives.
+            rate: factor of the learning rates.
+        """
         noisy, t, ids, velocity, weights = (x.to(self.device) for x in batch)
         with common.autocast(self.device):
             states = self.text_encoder(ids)[0]
@@ -220,12 +228,21 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if self.alignment:
             self.alignment.step()
-        self.optimizer.step(min(1.0, (self.step - self.first + 1) / self.warmup))
+        self.optimizer.step(rate * min(1.0, (self.step - self.first + 1) / self.warmup))
         self.average.update(self.step)
         self.step += 1
         self.samples += len(ids)
         self.aligned += len(ids) if self.alignment else 0
         return loss.item()
+
+    def cool(self, batches: Batches, updates: int) -> Iterator[float]:
+        """So many updates at a rate that falls to nothing, after which the weights are their own average.
+
+        Yields the losses.
+        """
+        for i in range(updates):
+            yield self.update(*batches(self.step), rate=common.cooldown(i, updates, share=1.0))
+        self.average.load([p.detach() for p in self.parameters])
 
     def state(self) -> dict:
         """Everything that resuming needs."""
@@ -301,6 +318,12 @@ def main() -> None:
     )
     parser.add_argument("--align", type=float, default=0.0, help="weight of the representation alignment")
     parser.add_argument("--verifier", type=Path, help="the verifier's folder; WORK/verifier if not given")
+    parser.add_argument(
+        "--cool",
+        type=int,
+        default=0,
+        help="so many updates at a falling rate, for a model to keep; the checkpoint stays as it is",
+    )
     o = parser.parse_args()
 
     device = common.prepare(o.threads)
@@ -326,18 +349,26 @@ def main() -> None:
         common.save_checkpoint(checkpoint, trainer.state())
         trainer.save_averaged(o.work / "denoiser")
 
-    progress, saved = common.Progress(o.steps, trainer.step, "denoiser"), time.monotonic()
+    last = trainer.step + o.cool if o.cool else o.steps
+    losses = (
+        trainer.cool(batches, o.cool)
+        if o.cool
+        else (trainer.update(*batches(trainer.step)) for _ in range(trainer.step, last))
+    )
+    progress, saved = common.Progress(last, trainer.step, "denoiser"), time.monotonic()
     started = saved - trainer.seconds
-    while trainer.step < o.steps:
-        loss = trainer.update(*batches(trainer.step))
+    for loss in losses:
         trainer.seconds = time.monotonic() - started
         if not math.isfinite(loss):
             raise FloatingPointError(f"The loss is {loss} at step {trainer.step}; the last checkpoint is intact.")
         progress.update(o.batch, loss=loss)
-        if time.monotonic() - saved > 60 * o.minutes:
+        if not o.cool and time.monotonic() - saved > 60 * o.minutes:
             save()
             saved = time.monotonic()
-    save()
+    if o.cool:  # only the model: going on from rates near zero would take a warm-up
+        trainer.save_averaged(o.work / "denoiser")
+    else:
+        save()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,17 @@ def test_resuming_repeats_an_uninterrupted_run(batches, tmp_path):
     assert resumed.counters()["samples"] == whole.counters()["samples"] == 24
 
 
+def test_cooling_ends_at_rest_with_the_weights_themselves(batches):
+    trainer = _trainer()
+    moved, before = [], _weights(trainer)
+    for _ in trainer.cool(batches, 40):
+        moved.append(float((_weights(trainer) - before).norm()))
+        before = _weights(trainer)
+    assert trainer.step == 40 and trainer.samples == 160
+    assert max(moved[-2:]) < 0.2 * max(moved)  # the rate is a twentieth by then
+    torch.testing.assert_close(torch.cat([v.flatten() for v in trainer.average.values]), _weights(trainer))
+
+
 def test_a_model_folder_alone_is_enough_to_go_on(batches, tmp_path):
     trainer = _trainer()
     for _ in range(2):
